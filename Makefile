@@ -1,0 +1,61 @@
+# Two commands on a bare machine: `make book` and `make test`. Both set up what they need, in .venv, from requirements.lock.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Compiled bytecode saves every process 10 to 30 s of importing torch and PennyLane.
+unexport PYTHONDONTWRITEBYTECODE
+# A kernel runs in its notebook's folder, where a relative data root would point elsewhere.
+ifdef HQNN_DATA
+export HQNN_DATA := $(abspath $(HQNN_DATA))
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lint run lab chapters lock clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "This book needs Python 3.11 or newer, and $(PYTHON) is `$(PYTHON) -V`: try make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/uv || { echo "Setting up $(VENV), once: some minutes and 7 GB"; $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check "`grep -oE '^uv==[0-9.]+' requirements.lock`"; }
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(READY)  ## make the environment in .venv, from the lock
+
+book: $(READY)  ## render the book from the executed chapters
+	rm -rf _build/html
+	$(BIN)/jupyter-book build . -W --keep-going --quiet
+	@echo "The book is rendered: open file://$(abspath _build/html/index.html)"
+
+test: $(READY)  ## run every check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+lint: $(READY)  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+run: $(READY)  ## execute a chapter: make run CHAPTER=pqc ARGS="-p theta 0.3"
+	@test -n "$(CHAPTER)" || { echo 'Which chapter? make run CHAPTER=pqc'; $(BIN)/hqnn run; exit 2; }
+	$(BIN)/hqnn run $(CHAPTER) $(ARGS)
+
+lab: $(READY)  ## open JupyterLab on the book
+	$(BIN)/jupyter lab book
+
+chapters: $(READY)  ## run every chapter with its default parameters and renew its committed outputs
+	for chapter in book/*/*.ipynb; do $(BIN)/hqnn run $$chapter --output $$chapter || exit 1; done
+
+lock: $(READY)  ## resolve the dependencies of pyproject.toml anew
+	$(BIN)/uv lock --upgrade
+	$(BIN)/uv export --quiet --no-emit-project --all-extras --no-annotate --no-header --output-file requirements.lock
+
+clean:  ## remove what was built (not .venv, not the data)
+	rm -rf _build runs

@@ -1,0 +1,125 @@
+"""`hqnn`: run chapters with parameters, and look after the data sets."""
+
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from hqnn_utils import chapters
+
+
+class Refusal(click.ClickException):
+    """An error that names what was wrong and what to do; printed as one sentence, without a traceback."""
+
+    def __init__(self, message, exit_code: int = 1):
+        super().__init__(str(message))
+        self.exit_code = exit_code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hqnn-utils")
+def main() -> None:
+    """The book on hybrid quantum-classical neural networks: run its chapters, look after its data."""
+
+
+# `--help` is an option like any other here, because with a chapter beside it it lists that chapter's parameters.
+@main.command(context_settings={"help_option_names": []})
+@click.argument("chapter", required=False)
+@click.option("-p", "--parameter", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Executed notebook [runs/CHAPTER-TIME.ipynb].")
+@click.option("-h", "--help", "wants_help", is_flag=True, help="This page; with a chapter, its parameters too.")
+@click.pass_context
+def run(context, chapter, given, output, wants_help) -> None:
+    """Execute CHAPTER from a fresh kernel, with parameters, and write the executed notebook."""
+    try:
+        if wants_help or chapter is None:
+            click.echo(context.get_help() + "\n\n" + _describe(chapter))
+            context.exit(0 if wants_help else 2)
+        repeated = {name for name, _ in given if [n for n, _ in given].count(name) > 1}
+        if repeated:
+            raise chapters.ParameterError(f"parameter {', '.join(sorted(repeated))} is given more than once")
+        # A terminated run ends as an interrupted one does: kernel stopped, nothing half written.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        written = chapters.run(chapter, dict(given), output)
+    except chapters.ParameterError as error:
+        raise Refusal(error, 2) from None
+    except chapters.ChapterError as error:
+        raise Refusal(error) from None
+    except Exception as error:
+        raise _failure(chapter, error) from error
+    for name, result in chapters.results(written).items():
+        click.echo(f"{name:32} {result.value} {result.unit}".rstrip())
+    click.echo(f"written: {written}")
+
+
+def _describe(chapter: str | None) -> str:
+    """The parameters of a chapter, or the names of all."""
+    if chapter is None:
+        return "Chapters: " + ", ".join(chapters.chapters())
+    declared = chapters.parameters(chapters.find(chapter))
+    rows = [(f"{p.name}: {p.type} = {p.default!r}", p.help) for p in declared.values()]
+    formatter = click.HelpFormatter(width=110)
+    with formatter.section(f"Parameters of {chapter}"):
+        formatter.write_dl(rows or [("(none)", "")], col_max=44)
+    return formatter.getvalue().rstrip()
+
+
+def _failure(chapter: str, error: Exception) -> Exception:
+    """What a reader should see of a failed run: the cause, not the machinery around it."""
+    kind = type(error).__name__
+    if kind == "PapermillExecutionError":
+        known = error.ename in ("DataError", "ParameterError")
+        trace = "" if known else "\n".join(error.traceback) + "\n"
+        return Refusal(f"{trace}{chapter}, cell {error.exec_count}: {error.ename}: {error.evalue}\nNothing was written.")
+    if kind in ("DeadKernelError", "CellTimeoutError"):
+        return Refusal(f"{chapter}: the kernel died ({kind}), perhaps for lack of memory. Nothing was written.")
+    return error
+
+
+@main.group()
+def data() -> None:
+    """List, fetch and verify the data sets."""
+
+
+@data.command("list")
+def list_() -> None:
+    """Every data set: images, size, licence, and whether it is here."""
+    from hqnn_utils.data import catalogue, root, verify
+
+    for name, entry in catalogue().items():
+        states = verify(name)
+        present = sum(state == "ok" for state in states.values())
+        there = "bundled with " + entry.embedded if entry.embedded else f"{present} of {len(states)} files present"
+        images = " + ".join(f"{count:,} {split}" for split, count in entry.counts.items())
+        click.echo(f"{name:12} {entry.title}\n{'':12} {images} images, {entry.bytes / 1e6:.1f} MB, {entry.licence}; {there}")
+    click.echo(f"data root: {root()}")
+
+
+@data.command()
+@click.argument("name")
+def fetch(name) -> None:
+    """Download what is missing or altered of data set NAME."""
+    from hqnn_utils.data import DataError, entry, fetch, verify
+
+    try:
+        fetch(name)
+        click.echo(f"{name}: {len(verify(name))} file(s) intact in {entry(name).embedded or entry(name).folder}")
+    except DataError as error:
+        raise Refusal(error) from None
+
+
+@data.command("verify")
+@click.argument("name")
+def verify_(name) -> None:
+    """Compare every file of data set NAME with its SHA-256."""
+    from hqnn_utils.data import DataError, verify
+
+    try:
+        states = verify(name)
+    except DataError as error:
+        raise Refusal(error) from None
+    for file, state in states.items():
+        click.echo(f"{state:8} {file}")
+    if set(states.values()) != {"ok"}:
+        raise Refusal(f"{name} is not intact: `hqnn data fetch {name}` mends it")

@@ -1,0 +1,93 @@
+"""Gradients of expectation values from expectation values alone: the parameter-shift rule.
+
+As a function of one angle, an expectation value is a finite Fourier series: f(θ) = a₀ + Σ_ω [a_ω cos ωθ + b_ω sin ωθ].
+Its frequencies ω are the differences of the generator's eigenvalues, so f′ is a fixed combination of shifted values of f.
+Derived in book/foundations/parameter_shift. Sources: Schuld et al. 2019; Wierichs et al. 2022.
+"""
+
+from collections.abc import Callable, Sequence
+from math import pi
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def shift_rule(frequencies: Sequence[float] = (1.0,), shifts: Sequence[float] | None = None):
+    """Coefficients c_k and shifts s_k with f′(θ) = Σ_k c_k [f(θ + s_k) - f(θ - s_k)].
+
+    Args:
+        frequencies: the positive frequencies of f, in 1/radian. R_Y has only 1; a controlled rotation has 1/2 and 1.
+        shifts: one shift per frequency, in radians; by default (2k - 1)π / (2 R ω_min) for k = 1…R.
+
+    Returns:
+        Two float64 arrays of the length of `frequencies`. For R_Y: c = 1/2 and s = π/2; with a shift s, c = 1/(2 sin s).
+
+    Raises:
+        ValueError: frequencies that are not positive and distinct, or shifts that cannot tell them apart.
+
+    Why it holds: f(θ+s) - f(θ-s) = Σ_ω 2 sin(ωs) · g_ω(θ), and f′ = Σ_ω ω g_ω(θ), so the c_k solve a linear system.
+    Source: Wierichs et al. 2022, sec. 3. Derived in book/foundations/parameter_shift.
+    """
+    frequencies = np.asarray(frequencies, dtype=float)
+    number = len(frequencies)
+    if number == 0 or (frequencies <= 0).any() or len(np.unique(frequencies)) < number:
+        raise ValueError(f"frequencies must be positive and distinct, got {frequencies.tolist()}")
+    if shifts is None:
+        shifts = (2 * np.arange(1, number + 1) - 1) * pi / (2 * number * frequencies.min())
+    shifts = np.asarray(shifts, dtype=float)
+    if len(shifts) != number:
+        raise ValueError(f"{number} frequencies need {number} shifts, got {len(shifts)}")
+    waves = 2 * np.sin(np.outer(frequencies, shifts))  # (frequency, shift)
+    if np.linalg.cond(waves) > 1e8:
+        raise ValueError(f"the shifts {shifts.tolist()} cannot tell the frequencies {frequencies.tolist()} apart")
+    return np.linalg.solve(waves, frequencies), shifts
+
+
+def parameter_shift(
+    f: Callable[[Tensor], Tensor], theta: Float[Tensor, "*shape"], frequencies=(1.0,), shifts=None
+) -> Float[Tensor, "*shape"]:
+    """Derivative of an elementwise `f` at each element of `theta`, from 2R shifted evaluations in one call of `f`.
+
+    Args:
+        f: maps angles of any shape to expectation values of the same shape; may be a simulator, shots or hardware.
+        theta: angles in radians.
+        frequencies, shifts: as in `shift_rule`.
+
+    Returns:
+        df/dtheta, same shape as theta. With finite shots it is an unbiased estimate.
+    """
+    coefficients, steps = shift_rule(frequencies, shifts)
+    plus_minus = torch.tensor(np.concatenate([steps, -steps]), dtype=theta.dtype, device=theta.device)
+    weights = torch.tensor(np.concatenate([coefficients, -coefficients]), dtype=theta.dtype, device=theta.device)
+    # One batch of all shifted copies: (2R, *shape), which a broadcasting device runs at once.
+    values = f(theta + plus_minus.reshape(-1, *[1] * theta.ndim))
+    return torch.tensordot(weights, values, dims=1)
+
+
+class ShiftRule(torch.autograd.Function):
+    """Elementwise `f(theta)` whose backward pass is the two-term shift rule, so that torch never looks inside `f`.
+
+    `ShiftRule.apply(f, theta)` differentiates to any order (the rule is applied to itself) and under `torch.vmap`,
+    with finite shots too. PennyLane's own rule refuses batches of trainable inputs (PennyLane issue 6078).
+    """
+
+    @staticmethod
+    def forward(f, theta):
+        with torch.no_grad():
+            return f(theta.detach()).to(theta.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.f, theta = inputs
+        ctx.save_for_backward(theta)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (theta,) = ctx.saved_tensors
+        return None, grad * parameter_shift(lambda angles: ShiftRule.apply(ctx.f, angles), theta)
+
+    @staticmethod
+    def vmap(info, in_dims, f, theta):
+        return ShiftRule.apply(f, theta), in_dims[1]

@@ -1,0 +1,122 @@
+"""Training of many seeds at once: the models of an experiment are one batch of parameters.
+
+Seeds differ in their initial weights and in the order of the images, and in nothing else. Stacking them along a first
+axis makes one pass of vectorised code train all of them, and each as if it were alone.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+from tqdm import tqdm
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(predictions of one model, labels) → the loss of each image, shape `(batch,)`."""
+
+
+class Ensemble:
+    """Models that differ only in their seed, with all their parameters stacked along a first axis.
+
+    Args:
+        build: makes one model; torch's generator is seeded before each call.
+        seeds: one for each model.
+
+    The caller's random state is left as it was.
+    """
+
+    def __init__(self, build: Callable[[], nn.Module], seeds: Sequence[int]):
+        self.seeds = list(seeds)
+        models = []
+        with torch.random.fork_rng(devices=[]):
+            for seed in self.seeds:
+                torch.manual_seed(seed)
+                models.append(build())
+        self.parameters, self.buffers = stack_module_state(models)
+        self.template = models[0]  # says what to compute; its own parameters are never used
+
+    def __call__(self, images: Tensor, shared: bool = False) -> Tensor:
+        """Outputs of all models, shape `(seeds, batch, …)`.
+
+        Args:
+            images: `(seeds, batch, …)`, a batch for each model; or with `shared` one `(batch, …)` for all.
+        """
+
+        def one(parameters, buffers, batch):
+            return functional_call(self.template, (parameters, buffers), (batch,))
+
+        in_dims = (0, 0, None if shared else 0)
+        return torch.vmap(one, in_dims, randomness="different")(self.parameters, self.buffers, images)
+
+    @torch.no_grad()
+    def predict(self, images: Float[Tensor, "n *image"], batch_size: int = 256) -> Float[Tensor, "seeds n *output"]:
+        """Outputs of all models for all images, in batches so that memory stays small."""
+        return torch.cat([self(batch, shared=True) for batch in images.split(batch_size)], dim=1)
+
+
+def fit(
+    ensemble: Ensemble,
+    images: Float[Tensor, "n *image"],
+    labels: Int[Tensor, " n"],
+    loss: Loss,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    name: str = "training",
+) -> Float[Tensor, "epochs seeds"]:
+    """Train every model of the ensemble with Adam, each seed with its own order of the images.
+
+    Args:
+        loss: gives the loss of each image; every model follows the gradient of its own mean.
+        epochs: passes over the images, at least 1.
+        batch_size: images a step and model; the last batch of an epoch may be smaller.
+        learning_rate: Adam's step size.
+        name: shown beside the progress bar.
+
+    Returns:
+        The mean training loss of each epoch and seed, as seen during the epoch.
+
+    Raises:
+        ValueError: epochs or a batch size below 1, or a learning rate that is not positive.
+
+    Models do not share parameters, so the gradient of the summed losses is each model's own gradient, and Adam, which
+    works element by element, makes each model's own step.
+    """
+    for what, value, good in (
+        ("epochs", epochs, epochs >= 1),
+        ("batch_size", batch_size, batch_size >= 1),
+        ("learning_rate", learning_rate, learning_rate > 0),
+    ):
+        if not good:
+            raise ValueError(f"{what} must be {'positive' if what == 'learning_rate' else 'at least 1'}, got {value}")
+    generators = [torch.Generator().manual_seed(seed) for seed in ensemble.seeds]
+    optimiser = torch.optim.Adam(ensemble.parameters.values(), lr=learning_rate)
+    history = torch.zeros(epochs, len(ensemble.seeds))
+    n = len(images)
+    bar = tqdm(total=epochs * -(-n // batch_size), desc=name, leave=False, mininterval=1, unit="step")
+    for epoch in range(epochs):
+        order = torch.stack([torch.randperm(n, generator=g) for g in generators])  # (seeds, n)
+        for rows in order.split(batch_size, dim=1):  # (seeds, batch)
+            losses = torch.vmap(loss)(ensemble(images[rows]), labels[rows])  # (seeds, batch)
+            optimiser.zero_grad()
+            losses.mean(dim=1).sum().backward()
+            optimiser.step()
+            history[epoch] += losses.detach().sum(dim=1) / n
+            bar.update()
+    bar.close()
+    return history
+
+
+def negative_probability(p1: Float[Tensor, " batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """-P(true class), in [-1, 0]: what `nll_loss` makes of probabilities in place of their logarithms.
+
+    The loss of the slides' first experiment, hence their negative losses. Discussed in book/experiments/quantum_classifier.
+    """
+    return -torch.where(labels == 1, p1, 1 - p1)
+
+
+def accuracy(p1: Float[Tensor, "*models batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, "*models"]:
+    """Share of images whose true class has the larger probability, in [0, 1]."""
+    return ((p1 > 0.5) == (labels == 1)).double().mean(dim=-1)
