@@ -34,10 +34,12 @@ book: $(READY)  ## render the book from the executed chapters
 	$(BIN)/jupyter-book build . -W --keep-going --quiet
 	@echo "The book is rendered: open file://$(abspath _build/html/index.html)"
 
+# Two workers on two cores: a second thread in each would only wait for the other.
+test: export OMP_NUM_THREADS := 1
 test: $(READY)  ## run every check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile --jaxtyping-packages=hqnn_utils,beartype.beartype --nbval tests book
 
 lint: $(READY)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

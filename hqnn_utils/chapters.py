@@ -5,15 +5,17 @@ A chapter is a notebook with one cell tagged `parameters`, whose lines read
     epochs: int = 3  # passes over the training images, in [1, 1000]
 
 that is name, type, default, meaning, and the allowed values: an interval `in [low, high]` with round brackets for excluded
-ends, or a set `in {a, b}`; for lists both hold for each element, and `2 distinct` asks for that many different ones. This comment
-is the contract that `hqnn run` enforces before a kernel starts, and that the chapter enforces itself anywhere else.
+ends, or a set `in {a, b}`; for lists both hold for each element, and `2 distinct` asks for that many different ones. The
+comment is the contract that `hqnn run` enforces before a kernel starts, and the chapter itself anywhere else.
 """
 
 import ast
 import difflib
 import io
+import json
 import os
 import re
+import sys
 import tempfile
 import time
 import tokenize
@@ -22,8 +24,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-
-import nbformat
 
 BOOK = Path(__file__).parent.parent / "book"
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
@@ -123,7 +123,8 @@ def declarations(source: str) -> dict[str, Parameter]:
 
 def chapters() -> dict[str, Path]:
     """The chapters of the book by name: every notebook under `book/`."""
-    return {path.stem: path for path in sorted(BOOK.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts}
+    # Hidden ones are Jupyter's checkpoints and runs that are still going on.
+    return {path.stem: path for path in sorted(BOOK.rglob("*.ipynb")) if "/." not in path.as_posix()}
 
 
 def find(chapter: str) -> Path:
@@ -138,16 +139,27 @@ def find(chapter: str) -> Path:
     name = Path(chapter).stem
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known) or sorted(known)
-    raise ChapterError(f"unknown chapter {chapter!r}: did you mean {', '.join(near)}?")
+    near = difflib.get_close_matches(name, known)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the book has {', '.join(known)}"
+    raise ChapterError(f"unknown chapter {chapter!r}: {hint}")
 
 
 def parameters(path: Path) -> dict[str, Parameter]:
     """The parameters that a chapter declares; none for a chapter without a parameters cell."""
-    for cell in nbformat.read(path, as_version=4).cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            return declarations(cell.source)
+    for cell in _read(path)["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            return declarations("".join(cell["source"]))
     return {}
+
+
+def _read(path: Path) -> dict:
+    """A notebook, plainly as JSON: nbformat takes a second to import, which a refusal need not wait for."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def record(path: Path) -> dict:
+    """What `run` recorded in a notebook: chapter, parameters, date, wall time in seconds, cores, versions; or nothing."""
+    return _read(path)["metadata"].get("hqnn", {})
 
 
 def validated(declared: dict[str, Parameter], given: dict[str, str]) -> dict:
@@ -238,7 +250,7 @@ def scrap(output: dict) -> tuple[str, Result] | None:
     metadata = output.get("metadata", {})
     if "hqnn" not in metadata:
         return None
-    text = output["data"][metadata["scrapbook"]["mime_prefix"] + "text/plain"]
+    text = "".join(output["data"][metadata["scrapbook"]["mime_prefix"] + "text/plain"])
     facts = metadata["hqnn"]
     value = float(text) if text in ("nan", "inf", "-inf") else ast.literal_eval(text)
     return metadata["scrapbook"]["name"], Result(value, facts["unit"], facts["tolerance"])
@@ -246,7 +258,7 @@ def scrap(output: dict) -> tuple[str, Result] | None:
 
 def results(path: Path) -> dict[str, Result]:
     """Everything that an executed notebook glued, by name."""
-    outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
+    outputs = [output for cell in _read(path)["cells"] for output in cell.get("outputs", [])]
     return dict(found for output in outputs if (found := scrap(output)))
 
 
@@ -288,9 +300,8 @@ def run(chapter: str, given: dict[str, str], output: Path | None = None) -> Path
 
 
 def _execute(path: Path, target: Path, values: dict) -> None:
-    import sys
-
-    import papermill  # here, because a refused parameter must not wait for it
+    import nbformat  # these two here, because a refused parameter must not wait for them
+    import papermill
 
     if data := os.environ.get("HQNN_DATA"):
         os.environ["HQNN_DATA"] = str(Path(data).expanduser().resolve())  # the kernel may run in another folder

@@ -8,7 +8,7 @@ import pennylane as qml
 import torch
 
 ENTANGLERS = ("none", "linear", "ring", "all")
-"""Patterns of CNOTs between the rotations of a layered circuit, from no entanglement to every pair."""
+"""Patterns of CNOTs between the rotations of a layered circuit. `all` has the most gates, and undoes `linear`."""
 
 
 def h_ry(theta, wire: int = 0) -> None:
@@ -72,8 +72,9 @@ def controlled_rotation(theta) -> None:
 def cnot_pairs(n_qubits: int, entangler: str) -> list[tuple[int, int]]:
     """The (control, target) pairs of an entangler, in the order in which they act.
 
-    `none`: no pair; `linear`: i → i+1; `ring`: linear, then n-1 → 0; `all`: every i → j with i < j. A single qubit has
-    no pair; two qubits in a ring have 0 → 1, then 1 → 0.
+    `none`: no pair; `linear`: i → i+1; `ring`: linear, then n-1 → 0; `all`: every i → j with i < j, which is the same
+    permutation as `linear` in reverse order (book/foundations/entanglement). A single qubit has no pair; two qubits in a ring
+    have 0 → 1, then 1 → 0.
 
     Raises:
         ValueError: the entangler is not one of `ENTANGLERS`.
@@ -112,7 +113,7 @@ def expval_z(n_qubits: int) -> list:
     return [qml.expval(qml.Z(i)) for i in range(n_qubits)]
 
 
-def qnode(circuit, measure, n_qubits: int, device: str = "default.qubit", shots: int | None = None, **options):
+def qnode(circuit, measure, n_qubits: int, device: str = "default.qubit", shots: int = 0, seed: int | None = None, **options):
     """A torch `QNode` that runs `circuit(*args)` from |0…0⟩ and returns `measure()`.
 
     Args:
@@ -120,7 +121,8 @@ def qnode(circuit, measure, n_qubits: int, device: str = "default.qubit", shots:
         measure: called after the gates; returns PennyLane measurements.
         n_qubits: number of wires of the device.
         device: any PennyLane device name.
-        shots: measurements per circuit; `None` is exact.
+        shots: measurements per circuit; 0 is exact.
+        seed: of the simulated measurements; `None` takes a fresh one.
         options: handed to `qml.QNode`, e.g. `diff_method="parameter-shift"`.
     """
 
@@ -129,8 +131,9 @@ def qnode(circuit, measure, n_qubits: int, device: str = "default.qubit", shots:
         return measure()
 
     run.__name__ = getattr(circuit, "__name__", "circuit")
-    node = qml.QNode(run, qml.device(device, wires=n_qubits), interface="torch", **options)
-    return node if shots is None else qml.set_shots(node, shots)
+    backend = qml.device(device, wires=n_qubits, **({} if seed is None else {"seed": seed}))
+    node = qml.QNode(run, backend, interface="torch", **options)
+    return qml.set_shots(node, shots) if shots else node
 
 
 def state(circuit, n_qubits: int, *args, **kwargs) -> torch.Tensor:

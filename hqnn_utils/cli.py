@@ -85,12 +85,14 @@ def data() -> None:
 @data.command("list")
 def list_() -> None:
     """Every data set: images, size, licence, and whether it is here."""
-    from hqnn_utils.data import catalogue, root, verify
+    from hqnn_utils.catalogue import catalogue, root, verify
 
     for name, entry in catalogue().items():
-        states = verify(name)
-        present = sum(state == "ok" for state in states.values())
-        there = "bundled with " + entry.embedded if entry.embedded else f"{present} of {len(states)} files present"
+        if entry.embedded:
+            there = f"bundled with {entry.embedded}"
+        else:
+            states = list(verify(name).values())
+            there = f"{states.count('ok')} of {len(states)} files here and intact"
         images = " + ".join(f"{count:,} {split}" for split, count in entry.counts.items())
         click.echo(f"{name:12} {entry.title}\n{'':12} {images} images, {entry.bytes / 1e6:.1f} MB, {entry.licence}; {there}")
     click.echo(f"data root: {root()}")
@@ -100,7 +102,7 @@ def list_() -> None:
 @click.argument("name")
 def fetch(name) -> None:
     """Download what is missing or altered of data set NAME."""
-    from hqnn_utils.data import DataError, entry, fetch, verify
+    from hqnn_utils.catalogue import DataError, entry, fetch, verify
 
     try:
         fetch(name)
@@ -113,7 +115,7 @@ def fetch(name) -> None:
 @click.argument("name")
 def verify_(name) -> None:
     """Compare every file of data set NAME with its SHA-256."""
-    from hqnn_utils.data import DataError, verify
+    from hqnn_utils.catalogue import DataError, verify
 
     try:
         states = verify(name)

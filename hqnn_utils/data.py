@@ -1,63 +1,23 @@
-"""One door to the data sets of the book: what they are, where they lie, whether they are intact, and `load`.
-
-The catalogue is `data/datasets.toml`. Files lie under `$HQNN_DATA/NAME/`, or under `data/cache/NAME/` of this checkout.
-"""
+"""One door to the images: `load` gives any data set of the catalogue as tensors, checked and split."""
 
 import gzip
 import hashlib
-import os
 import tempfile
-import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PACKAGE = Path(__file__).parent
-CHECKOUT = PACKAGE.parent
-
-
-class DataError(Exception):
-    """A data set, or a request for part of one, that cannot be had; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A data set of the catalogue.
-
-    `files` maps file name to `{"bytes": …, "sha256": …}`; `mirrors` are addresses that the file names are appended to; a data
-    set without files is `embedded` in a library that is installed anyway.
-    """
-
-    name: str
-    title: str
-    classes: list[str]
-    counts: dict[str, int]  # images per split: train, test
-    licence: str
-    citation: str
-    homepage: str
-    sha256: str = ""  # of an embedded data set
-    embedded: str = ""
-    mirrors: list[str] = field(default_factory=list)
-    files: dict[str, dict] = field(default_factory=dict)
-
-    @property
-    def bytes(self) -> int:
-        """Size of all files, in bytes."""
-        return sum(file["bytes"] for file in self.files.values())
-
-    @property
-    def folder(self) -> Path:
-        """Where the files lie, or would lie."""
-        return root() / self.name
+from hqnn_utils.catalogue import DataError, Entry, entry, fetch
 
 
 @dataclass(frozen=True)
 class Images:
     """A data set in memory: grey values in [0, 1], labels 0…k-1 in the order of `classes`.
 
+    `test_rows` says where each test image stands in its split, so that a picture can be named and found again;
     `sha256` identifies the source files, so that a result can be traced to the data that it came from.
     """
 
@@ -67,93 +27,8 @@ class Images:
     train_labels: Int[Tensor, " train"]
     test_images: Float[Tensor, "test channel height width"]
     test_labels: Int[Tensor, " test"]
+    test_rows: Int[Tensor, " test"]
     sha256: str
-
-
-def root() -> Path:
-    """The data root: `$HQNN_DATA` if set, else `data/cache/` of this checkout."""
-    return Path(os.environ.get("HQNN_DATA") or CHECKOUT / "data" / "cache").expanduser()
-
-
-def catalogue() -> dict[str, Entry]:
-    """All data sets by name, as `data/datasets.toml` describes them (a wheel carries its own copy of that file)."""
-    places = [CHECKOUT / "data" / "datasets.toml", PACKAGE / "datasets.toml"]
-    text = next(place for place in places if place.exists()).read_text(encoding="utf-8")
-    return {name: Entry(name, **fields) for name, fields in tomllib.loads(text).items()}
-
-
-def entry(name: str) -> Entry:
-    """The catalogue's entry `name`.
-
-    Raises:
-        DataError: no such entry; the message lists those there are.
-    """
-    entries = catalogue()
-    if name not in entries:
-        raise DataError(f"unknown data set {name!r}: the catalogue has {', '.join(entries)}")
-    return entries[name]
-
-
-def verify(name: str) -> dict[str, str]:
-    """The state of each file of a data set: `ok`, `missing`, or `altered` (its SHA-256 is not the catalogue's)."""
-
-    def state(path: Path, sha256: str) -> str:
-        if not path.is_file():
-            return "missing"
-        with path.open("rb") as file:
-            return "ok" if hashlib.file_digest(file, "sha256").hexdigest() == sha256 else "altered"
-
-    wanted = entry(name)
-    if wanted.embedded:
-        return {wanted.embedded: "ok" if _digits_sha256() == wanted.sha256 else "altered"}
-    return {file: state(wanted.folder / file, facts["sha256"]) for file, facts in wanted.files.items()}
-
-
-def fetch(name: str, timeout: float = 20.0) -> None:
-    """Download what is missing or altered of a data set, from the first mirror that delivers it intact.
-
-    pooch writes beside the final place, compares the SHA-256 and renames, so an interrupted, truncated or altered download
-    never replaces a good file, and two processes may fetch the same file at once.
-
-    Args:
-        name: of the catalogue.
-        timeout: seconds without an answer before a mirror is given up.
-
-    Raises:
-        DataError: no mirror delivered a file; names the data set, the place, each cause and the way on.
-    """
-    wanted = entry(name)
-    for file, state in verify(name).items():
-        if state != "ok":
-            _download(wanted, file, state, timeout)
-
-
-def _download(wanted: Entry, file: str, state: str, timeout: float) -> None:
-    import pooch  # here, because only a download needs it
-
-    pooch.get_logger().setLevel("WARNING")
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
-    causes = []
-    for mirror in wanted.mirrors:
-        try:
-            sha256 = wanted.files[file]["sha256"]
-            pooch.retrieve(mirror + file, f"sha256:{sha256}", file, wanted.folder, downloader=downloader)
-            return
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
-            causes.append(f"  {mirror}{file}: {_short(error)}")
-    raise DataError(
-        f"data set {wanted.name!r}: {file} is {state} in {wanted.folder} and could not be downloaded:\n"
-        + "\n".join(causes)
-        + f"\nFetch it with `hqnn data fetch {wanted.name}` when the network is there, or set HQNN_DATA to a folder that "
-        f"holds {wanted.name}/{file}, or go on with dataset=digits, which needs no download."
-    )
-
-
-def _short(error: Exception) -> str:
-    """The cause in one line: what a reader needs of the long chains that network libraries print."""
-    if isinstance(error, ValueError):
-        return "refused, its SHA-256 is not the catalogue's (truncated or altered)"
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
 
 
 def load(name: str, classes: list[int] | None = None, train_size: int = 0, test_size: int = 0, seed: int = 0) -> Images:
@@ -162,7 +37,7 @@ def load(name: str, classes: list[int] | None = None, train_size: int = 0, test_
     Args:
         name: of the catalogue, e.g. `"mnist"`, or `"digits"`, which works anywhere.
         classes: which classes, by index; labels become 0…k-1 in this order. All by default.
-        train_size, test_size: how many images of each split, drawn at random in equal class shares; 0 takes all.
+        train_size, test_size: how many images of each split, drawn at random with the class shares of the whole; 0 takes all.
         seed: of that draw.
 
     Raises:
@@ -178,29 +53,29 @@ def load(name: str, classes: list[int] | None = None, train_size: int = 0, test_
     if not wanted.embedded:
         fetch(name)
     reader = {"mnist": _read_mnist, "digits": _read_digits}[name]
-    splits = []
+    parts = []
     for split, size in (("train", train_size), ("test", test_size)):
         images, labels = reader(wanted, split)
-        splits += _draw(name, split, images, labels, chosen, size, seed)
+        rows, labels = _draw(f"{split} size", labels, chosen, size, seed)
+        parts += [images[rows], labels]
     digest = hashlib.sha256("".join(f["sha256"] for f in wanted.files.values()).encode()).hexdigest()
-    return Images(name, [wanted.classes[c] for c in chosen], *splits, wanted.sha256 or digest)
+    return Images(name, [wanted.classes[c] for c in chosen], *parts, rows, wanted.sha256 or digest)
 
 
-def _draw(name, split, images, labels, chosen, size, seed) -> tuple[Tensor, Tensor]:
-    """Keep the chosen classes, relabel them, and draw `size` images in equal class shares."""
-    from sklearn.model_selection import train_test_split
+def _draw(what: str, labels: Tensor, chosen: list[int], size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows of `size` images of the chosen classes, drawn with the class shares of the whole, and their new labels."""
+    from sklearn.utils import resample  # here, because it takes seconds to import
 
     relabelled = torch.full_like(labels, -1)
     for new, old in enumerate(chosen):
         relabelled[labels == old] = new
-    kept = (relabelled >= 0).nonzero().squeeze(1)
-    if size < 0 or size > len(kept):
-        raise DataError(f"{split} size must be 0 (all) to {len(kept)}, what {name!r} holds of these classes, got {size}")
-    if 0 < size < len(chosen):
-        raise DataError(f"{split} size {size} cannot hold an image of each of the {len(chosen)} classes")
-    if 0 < size < len(kept):
-        kept, _ = train_test_split(kept, train_size=size, stratify=relabelled[kept], random_state=seed)
-    return images[kept], relabelled[kept]
+    rows = (relabelled >= 0).nonzero().squeeze(1)
+    if not (size == 0 or len(chosen) <= size <= len(rows)):
+        raise DataError(f"{what} must be 0 (all) or {len(chosen)} to {len(rows)}, the images of these classes; got {size}")
+    if size:
+        drawn = resample(rows, replace=False, n_samples=size, stratify=relabelled[rows], random_state=seed)
+        rows = torch.as_tensor(drawn)
+    return rows, relabelled[rows]
 
 
 def _read_mnist(wanted: Entry, split: str) -> tuple[Tensor, Tensor]:
@@ -229,10 +104,3 @@ def _read_digits(wanted: Entry, split: str) -> tuple[Tensor, Tensor]:
     images = torch.tensor(digits.images[rows] / 16, dtype=torch.float32).unsqueeze(1)
     images = torch.nn.functional.interpolate(images, size=28, mode="bilinear")  # 8×8 → 28×28, MNIST's size
     return images, torch.tensor(digits.target[rows])
-
-
-def _digits_sha256() -> str:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return hashlib.sha256(digits.images.astype("uint8").tobytes() + digits.target.astype("uint8").tobytes()).hexdigest()

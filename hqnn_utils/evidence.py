@@ -1,19 +1,17 @@
 """What a set of runs says about a published number: intervals, and the verdict that follows from them."""
 
-import tomllib
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hqnn_utils.data import CHECKOUT, PACKAGE
+from hqnn_utils.catalogue import table
 
 
 def published() -> dict:
     """Every number that the slides print (`data/published.toml`), by experiment and quantity."""
-    places = [CHECKOUT / "data" / "published.toml", PACKAGE / "published.toml"]
-    return tomllib.loads(next(place for place in places if place.exists()).read_text(encoding="utf-8"))
+    return table("published.toml")
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:

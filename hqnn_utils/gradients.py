@@ -22,7 +22,8 @@ def shift_rule(frequencies: Sequence[float] = (1.0,), shifts: Sequence[float] | 
         shifts: one shift per frequency, in radians; by default (2k - 1)π / (2 R ω_min) for k = 1…R.
 
     Returns:
-        Two float64 arrays of the length of `frequencies`. For R_Y: c = 1/2 and s = π/2; with a shift s, c = 1/(2 sin s).
+        Two float64 arrays of the length of `frequencies`. For R_Y they hold c = 1/2 and s = π/2, or c = 1/(2 sin s) for a
+        shift s of your own.
 
     Raises:
         ValueError: frequencies that are not positive and distinct, or shifts that cannot tell them apart.

@@ -1,4 +1,4 @@
-"""Quantum circuits as `torch.nn.Module`s: what a hybrid network is built from."""
+"""Quantum circuits as torch modules: what a hybrid network is built from."""
 
 from jaxtyping import Float
 from pennylane import Z, expval
@@ -20,6 +20,7 @@ class QuantumActivation(nn.Module):
             gradients are estimates from the same number of shots per shifted circuit.
         diff_method: `"backprop"` (through the simulator, exact only) or `"parameter-shift"` (any device, any shots);
             by default the first where it can be had.
+        seed: of simulated shots; `None` takes a fresh one.
 
     Shape: input and output `(*)`; input angles in radians, output in [-1, 1].
 
@@ -29,7 +30,7 @@ class QuantumActivation(nn.Module):
     Derived in book/foundations/pqc (value) and book/foundations/parameter_shift (gradient).
     """
 
-    def __init__(self, device: str = "default.qubit", shots: int = 0, diff_method: str | None = None):
+    def __init__(self, device: str = "default.qubit", shots: int = 0, diff_method: str | None = None, seed: int | None = None):
         super().__init__()
         if shots < 0:
             raise ValueError(f"shots must be 0 (exact) or positive, got {shots}")
@@ -40,8 +41,8 @@ class QuantumActivation(nn.Module):
         if diff_method == "backprop" and not exact:
             raise ValueError("backpropagation needs default.qubit without shots: use diff_method='parameter-shift'")
         self.diff_method = diff_method
-        options = {"diff_method": "backprop" if diff_method == "backprop" else None}
-        self.circuit = qnode(h_ry, lambda: expval(Z(0)), 1, device, shots or None, **options)
+        inside = "backprop" if diff_method == "backprop" else None  # the shift rule is ours, around the device
+        self.circuit = qnode(h_ry, lambda: expval(Z(0)), 1, device, shots, seed, diff_method=inside)
 
     def forward(self, theta: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return self.run(theta) if self.diff_method == "backprop" else ShiftRule.apply(self.run, theta)

@@ -1,0 +1,145 @@
+"""What data sets the book knows, where their files lie, and whether they are intact.
+
+The catalogue is `data/datasets.toml`. Files lie under `$HQNN_DATA/NAME/`, or under `data/cache/NAME/` of this checkout.
+"""
+
+import hashlib
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+CHECKOUT = PACKAGE.parent
+
+
+class DataError(Exception):
+    """A data set, or a request for part of one, that cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set of the catalogue.
+
+    `files` maps file name to `{"bytes": …, "sha256": …}`; `mirrors` are addresses that the file names are appended to; a data
+    set without files is `embedded` in a library that is installed anyway.
+    """
+
+    name: str
+    title: str
+    classes: list[str]
+    counts: dict[str, int]  # images per split: train, test
+    licence: str
+    citation: str
+    homepage: str
+    sha256: str = ""  # of an embedded data set
+    embedded: str = ""
+    mirrors: list[str] = field(default_factory=list)
+    files: dict[str, dict] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files, in bytes."""
+        return sum(file["bytes"] for file in self.files.values())
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie, or would lie."""
+        return root() / self.name
+
+
+def root() -> Path:
+    """The data root: `$HQNN_DATA` if set, else `data/cache/` of this checkout."""
+    return Path(os.environ.get("HQNN_DATA") or CHECKOUT / "data" / "cache").expanduser()
+
+
+def catalogue() -> dict[str, Entry]:
+    """All data sets by name, as `data/datasets.toml` describes them."""
+    return {name: Entry(name, **fields) for name, fields in table("datasets.toml").items()}
+
+
+def table(file: str) -> dict:
+    """A TOML file of `data/`, of which a wheel carries its own copy."""
+    places = [CHECKOUT / "data" / file, PACKAGE / file]
+    return tomllib.loads(next(place for place in places if place.exists()).read_text(encoding="utf-8"))
+
+
+def entry(name: str) -> Entry:
+    """The catalogue's entry `name`.
+
+    Raises:
+        DataError: no such entry; the message lists those there are.
+    """
+    entries = catalogue()
+    if name not in entries:
+        raise DataError(f"unknown data set {name!r}: the catalogue has {', '.join(entries)}")
+    return entries[name]
+
+
+def verify(name: str) -> dict[str, str]:
+    """The state of each file of a data set: `ok`, `missing`, or `altered` (its SHA-256 is not the catalogue's)."""
+
+    def state(path: Path, sha256: str) -> str:
+        if not path.is_file():
+            return "missing"
+        with path.open("rb") as file:
+            return "ok" if hashlib.file_digest(file, "sha256").hexdigest() == sha256 else "altered"
+
+    wanted = entry(name)
+    if wanted.embedded:
+        return {wanted.embedded: "ok" if _digits_sha256() == wanted.sha256 else "altered"}
+    return {file: state(wanted.folder / file, facts["sha256"]) for file, facts in wanted.files.items()}
+
+
+def fetch(name: str, timeout: float = 20.0) -> None:
+    """Download what is missing or altered of a data set, from the first mirror that delivers it intact.
+
+    pooch writes beside the final place, compares the SHA-256 and renames, so an interrupted, truncated or altered download
+    never replaces a good file, and two processes may fetch the same file at once.
+
+    Args:
+        name: of the catalogue.
+        timeout: seconds without an answer before a mirror is given up.
+
+    Raises:
+        DataError: no mirror delivered a file; names the data set, the place, each cause and the way on.
+    """
+    wanted = entry(name)
+    for file, state in verify(name).items():
+        if state != "ok":
+            _download(wanted, file, state, timeout)
+
+
+def _download(wanted: Entry, file: str, state: str, timeout: float) -> None:
+    import pooch  # here, because only a download needs it
+
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
+    causes = []
+    for mirror in wanted.mirrors:
+        try:
+            sha256 = wanted.files[file]["sha256"]
+            pooch.retrieve(mirror + file, f"sha256:{sha256}", file, wanted.folder, downloader=downloader)
+            return
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
+            causes.append(f"  {mirror}{file}: {_short(error)}")
+    raise DataError(
+        f"data set {wanted.name!r}: {file} is {state} in {wanted.folder} and could not be downloaded:\n"
+        + "\n".join(causes)
+        + f"\nFetch it with `hqnn data fetch {wanted.name}` when the network is there, or set HQNN_DATA to a folder that "
+        f"holds {wanted.name}/{file}, or go on with dataset=digits, which needs no download."
+    )
+
+
+def _short(error: Exception) -> str:
+    """The cause in one line: what a reader needs of the long chains that network libraries print."""
+    if isinstance(error, ValueError):
+        return "refused, its SHA-256 is not the catalogue's (truncated or altered)"
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+
+
+def _digits_sha256() -> str:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return hashlib.sha256(digits.images.astype("uint8").tobytes() + digits.target.astype("uint8").tobytes()).hexdigest()

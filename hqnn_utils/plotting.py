@@ -1,0 +1,178 @@
+"""House style, and one function for each kind of figure; each returns the `Figure`.
+
+Titles live in captions, not inside the axes. Every label carries its unit. Colours are those of Okabe and Ito, which
+colour-blind readers can tell apart, and each model keeps its colour, marker and dash through the whole book.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+BLACK, ORANGE, BLUE, GREEN, VERMILION, PURPLE, GREY = (
+    *("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7"),
+    "#888888",
+)
+
+MODELS = {  # colour, marker, dash: quantum full and blue, classical dashed
+    "quantum": dict(color=BLUE, marker="o", linestyle="-"),
+    "sine": dict(color=ORANGE, marker="s", linestyle="--"),
+    "sigmoid": dict(color=BLACK, marker="^", linestyle=":"),
+}
+
+
+def style() -> None:
+    """Apply the house style to every figure made after this call; white ground, so that figures stand in dark mode too."""
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (6.0, 3.4),
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "savefig.bbox": "tight",
+            "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, VERMILION, PURPLE, BLACK]),
+            "axes.grid": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "grid.alpha": 0.3,
+            "legend.frameon": False,
+            "lines.linewidth": 2,
+            "lines.markersize": 5,
+        }
+    )
+
+
+def curves(x, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict[str, tuple] | None = None) -> Figure:
+    """Functions of one variable as lines, measurements as points with error bars.
+
+    Args:
+        x: abscissa of the lines, shape `(n,)`.
+        lines: label → values `(n,)`; the names of `MODELS` take their style.
+        xlabel, ylabel: with units.
+        points: label → `(x, y)` or `(x, y, error)`.
+    """
+    figure, axes = plt.subplots()
+    for label, y in lines.items():
+        axes.plot(x, y, **(MODELS.get(label, {}) | {"marker": ""}), label=label)
+    for (label, (px, py, *error)), color in zip((points or {}).items(), (VERMILION, PURPLE, GREEN), strict=False):
+        axes.errorbar(px, py, error[0] if error else None, fmt="o", capsize=3, color=color, label=label, zorder=3)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    _legend_above(axes)
+    return figure
+
+
+def _legend_above(axes) -> None:
+    """A legend that never covers data."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+
+def angle_axis(figure: Figure) -> Figure:
+    """Label the horizontal axis of a figure in multiples of π/2, over the range it shows."""
+    axes = figure.axes[0]
+    names = {-4: "−2π", -3: "−3π/2", -2: "−π", -1: "−π/2", 0: "0", 1: "π/2", 2: "π", 3: "3π/2", 4: "2π"}
+    low, high = axes.get_xlim()
+    shown = {k: name for k, name in names.items() if low <= k * np.pi / 2 <= high}
+    axes.set_xticks([k * np.pi / 2 for k in shown], shown.values())
+    return figure
+
+
+def learning_curves(histories: dict[str, np.ndarray], ylabel: str) -> Figure:
+    """Mean over seeds for each epoch, with the band between the least and the greatest seed.
+
+    Args:
+        histories: model → values `(epochs, seeds)`.
+        ylabel: what they are.
+    """
+    figure, axes = plt.subplots()
+    for name, values in histories.items():
+        values = np.asarray(values)
+        epochs = np.arange(1, len(values) + 1)
+        look = MODELS.get(name, {})
+        axes.plot(epochs, values.mean(axis=1), **look, label=name)
+        axes.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=look.get("color"), alpha=0.15, lw=0)
+    axes.set(xlabel="epoch", ylabel=f"{ylabel}\nmean of {values.shape[1]} seeds")
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    _legend_above(axes)
+    return figure
+
+
+def seed_dots(
+    values: dict[str, Sequence[float]], intervals: dict[str, tuple], xlabel: str, marks: dict | None = None
+) -> Figure:
+    """One row a model: every seed a dot, the mean and its interval as a bar beside them.
+
+    Args:
+        values: model → one value a seed.
+        intervals: model → (mean, low, high).
+        xlabel: what the values are.
+        marks: label → published value, drawn as a vertical line.
+    """
+    figure, axes = plt.subplots(figsize=(6.0, 0.9 + 0.6 * len(values)))
+    for row, (name, seeds) in enumerate(values.items()):
+        look = MODELS.get(name, {"color": BLUE, "marker": "o"})
+        mean, low, high = intervals[name]
+        spread = np.linspace(-0.12, 0.12, len(seeds))
+        axes.plot(seeds, row + spread, look["marker"], color=look["color"], alpha=0.45, ms=4, lw=0)
+        bar = [[mean - low], [high - mean]]
+        axes.errorbar(mean, row - 0.28, xerr=bar, fmt=look["marker"], color=look["color"], capsize=4, lw=2)
+    for label, value in (marks or {}).items():
+        axes.axvline(value, color=VERMILION, ls="-.", lw=1.5, label=label)
+    axes.set(yticks=range(len(values)), yticklabels=list(values), ylim=(len(values) - 0.5, -0.6), xlabel=xlabel)
+    if marks:
+        _legend_above(axes)
+    return figure
+
+
+def image_grid(images: np.ndarray, labels: Sequence[str], columns: int = 6) -> Figure:
+    """Grey images in rows, each with a line of text below it.
+
+    Args:
+        images: `(n, height, width)`, values in [0, 1].
+        labels: one a image.
+    """
+    rows = -(-len(images) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.55 * rows), squeeze=False, layout="constrained")
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, label in zip(grid.flat, images, labels, strict=False):
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        axes.text(0.5, -0.04, label, transform=axes.transAxes, ha="center", va="top", fontsize=8)
+    return figure
+
+
+def histogram(values: dict[str, np.ndarray], xlabel: str, ylabel: str, bins: int = 60) -> Figure:
+    """Distributions over one axis, drawn as steps so that they do not hide one another."""
+    figure, axes = plt.subplots()
+    edges = np.histogram_bin_edges(np.concatenate([np.ravel(v) for v in values.values()]), bins)
+    for label, v in values.items():
+        axes.hist(np.ravel(v), edges, histtype="stepfilled", alpha=0.35, label=label)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    _legend_above(axes)
+    return figure
+
+
+def bloch_sphere(paths: dict[str, np.ndarray]) -> Figure:
+    """Bloch vectors as arrows in the unit sphere; several in a row trace a path that ends in the arrow.
+
+    Args:
+        paths: label → `(steps, 3)` or `(3,)` Bloch vectors (⟨X⟩, ⟨Y⟩, ⟨Z⟩).
+    """
+    figure = plt.figure(figsize=(4.2, 4.2))
+    axes = figure.add_subplot(projection="3d", computed_zorder=False)
+    u, v = np.meshgrid(np.linspace(0, 2 * np.pi, 37), np.linspace(0, np.pi, 19))
+    axes.plot_wireframe(np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v), color=GREY, lw=0.3, alpha=0.5)
+    for axis, (low, high) in zip(np.eye(3), (("|−⟩", "|+⟩"), ("|−i⟩", "|+i⟩"), ("|1⟩", "|0⟩")), strict=True):
+        axes.plot(*np.outer([-1, 1], axis).T, color=GREY, lw=0.8)
+        for end, name in ((-1.25, low), (1.25, high)):
+            axes.text(*(end * axis), name, ha="center", va="center", fontsize=9)
+    for k, (label, path) in enumerate(paths.items()):
+        path = np.atleast_2d(path)
+        color = [BLUE, VERMILION, GREEN, PURPLE, ORANGE][k % 5]
+        axes.plot(*path.T, color=color, lw=1.5, ls="--")
+        axes.quiver(0, 0, 0, *path[-1], color=color, lw=2, arrow_length_ratio=0.12, label=label)
+    axes.set_box_aspect((1, 1, 1), zoom=1.25)
+    axes.view_init(elev=18, azim=-50)
+    axes.set_axis_off()
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.1, -0.08), fontsize=8)
+    return figure
