@@ -60,9 +60,10 @@ class Parameter:
         if self.type.startswith("list") and not text.startswith("["):
             text = f"[{text}]"
         try:
-            return self.check(ast.literal_eval(text))
-        except (ValueError, SyntaxError):
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all that literal_eval may raise
             raise self._refusal(text, f"expected {self.type}") from None
+        return self.check(value)
 
     def check(self, value):
         """`value`, if it has this parameter's type and is allowed.
@@ -135,11 +136,11 @@ def find(chapter: str) -> Path:
     """
     if chapter.endswith(".ipynb") and Path(chapter).is_file():
         return Path(chapter)
-    known = chapters()
-    name = Path(chapter).stem
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known)
+    known, wanted = chapters(), chapter.removesuffix(".ipynb")
+    for name, path in known.items():
+        if wanted in (name, path.relative_to(BOOK).with_suffix("").as_posix()):
+            return path
+    near = difflib.get_close_matches(Path(chapter).stem, known)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the book has {', '.join(known)}"
     raise ChapterError(f"unknown chapter {chapter!r}: {hint}")
 
@@ -154,7 +155,11 @@ def parameters(path: Path) -> dict[str, Parameter]:
 
 def _read(path: Path) -> dict:
     """A notebook, plainly as JSON: nbformat takes a second to import, which a refusal need not wait for."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        return {"cells": notebook["cells"], "metadata": notebook["metadata"]}
+    except (ValueError, TypeError, KeyError):
+        raise ChapterError(f"{path} is no notebook: a chapter is an .ipynb file, see `hqnn run --help`") from None
 
 
 def record(path: Path) -> dict:
@@ -253,7 +258,7 @@ def scrap(output: dict) -> tuple[str, Result] | None:
     text = "".join(output["data"][metadata["scrapbook"]["mime_prefix"] + "text/plain"])
     facts = metadata["hqnn"]
     value = float(text) if text in ("nan", "inf", "-inf") else ast.literal_eval(text)
-    return metadata["scrapbook"]["name"], Result(value, facts["unit"], facts["tolerance"])
+    return metadata["scrapbook"]["name"], Result(value, facts["unit"], float(facts["tolerance"]))
 
 
 def results(path: Path) -> dict[str, Result]:
@@ -283,6 +288,8 @@ def run(chapter: str, given: dict[str, str], output: Path | None = None) -> Path
     output = output or Path("runs") / f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}.ipynb"
     if values and output.resolve() == path.resolve():
         raise ChapterError(f"{output} is the chapter itself, which keeps its default parameters: choose another output")
+    if output.is_dir():
+        raise ChapterError(f"cannot write {output}: it is a folder; choose another place with --output")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(".ipynb", f".{output.stem}-", output.parent)

@@ -21,6 +21,8 @@ class Refusal(click.ClickException):
 @click.version_option(package_name="hqnn-utils")
 def main() -> None:
     """The book on hybrid quantum-classical neural networks: run its chapters, look after its data."""
+    # Whoever is terminated ends as if interrupted: kernel stopped, nothing half written.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 # `--help` is an option like any other here, because with a chapter beside it it lists that chapter's parameters.
@@ -39,8 +41,6 @@ def run(context, chapter, given, output, wants_help) -> None:
         repeated = {name for name, _ in given if [n for n, _ in given].count(name) > 1}
         if repeated:
             raise chapters.ParameterError(f"parameter {', '.join(sorted(repeated))} is given more than once")
-        # A terminated run ends as an interrupted one does: kernel stopped, nothing half written.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         written = chapters.run(chapter, dict(given), output)
     except chapters.ParameterError as error:
         raise Refusal(error, 2) from None

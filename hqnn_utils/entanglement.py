@@ -52,7 +52,7 @@ def entropy(state: Inexact[ndarray, " dim"], part: Sequence[int] = (0,)) -> floa
     return float(abs(-(weights * np.log2(weights)).sum()))
 
 
-def concurrence(state: Inexact[ndarray, " 4"]) -> float:
+def concurrence(state: Inexact[ndarray, " dim"]) -> float:
     """Concurrence 2|ad - bc| of a two-qubit state (a, b, c, d): 0 for a product, 1 for a Bell state.
 
     Raises:

@@ -1,6 +1,6 @@
 """What a set of runs says about a published number: intervals, and the verdict that follows from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ def published() -> dict:
     return table("published.toml")
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+def mean_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
     """Mean over seeds and its Student-t confidence interval: where the mean of many more seeds would lie.
 
     Args:
@@ -29,7 +29,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     return _t_interval(values, values.std(ddof=1) / np.sqrt(len(values)), level)
 
 
-def run_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+def run_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
     """Mean over seeds and the Student-t prediction interval: where one further run would lie.
 
     A published number is one run, so this interval, not the narrower one of the mean, is what it is held against.
@@ -64,7 +64,7 @@ def verdict(claimed: float, low: float, high: float, rounding: float = 0.0) -> s
     return "above" if claimed - rounding > high else "inside"
 
 
-def compare(claims: dict[str, dict], found: dict[str, Sequence[float]], level: float = 0.95) -> pd.DataFrame:
+def compare(claims: dict[str, dict], found: dict[str, Iterable[float]], level: float = 0.95) -> pd.DataFrame:
     """One row a claim: the published value, and mean, interval of one run and range over the seeds, and the verdict.
 
     Args:

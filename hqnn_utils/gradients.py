@@ -41,7 +41,7 @@ def shift_rule(frequencies: Sequence[float] = (1.0,), shifts: Sequence[float] | 
     if len(shifts) != number:
         raise ValueError(f"{number} frequencies need {number} shifts, got {len(shifts)}")
     waves = 2 * np.sin(np.outer(frequencies, shifts))  # (frequency, shift)
-    if np.linalg.cond(waves) > 1e8:
+    if np.linalg.svd(waves, compute_uv=False).min() < 1e-8:
         raise ValueError(f"the shifts {shifts.tolist()} cannot tell the frequencies {frequencies.tolist()} apart")
     return np.linalg.solve(waves, frequencies), shifts
 

@@ -1,0 +1,107 @@
+"""What every committed chapter must be: one run from top to bottom on the real data, with figures that all readers can use."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from hqnn_utils import chapters
+
+BOOK = Path(__file__).parents[2] / "book"
+PATHS = list(chapters.chapters().values())
+chapter = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+PROSE = [*BOOK.rglob("*.md"), *PATHS]
+
+
+def code_cells(path: Path) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def prose(path: Path) -> str:
+    """The text of a page without code, mathematics and roles."""
+    if path.suffix == ".md":
+        text = path.read_text(encoding="utf-8")
+    else:
+        text = "\n\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+    for pattern in (r"(?<!`)`[^`]+`(?!`)", r"^(`{3,}).*?^\1", r"\$\$.*?\$\$", r"\$[^$]*\$"):
+        text = re.sub(pattern, "", text, flags=re.DOTALL | re.MULTILINE)
+    return text
+
+
+def test_there_are_chapters():
+    assert {"pqc", "parameter_shift", "entanglement", "quantum_classifier"} <= set(chapters.chapters())
+
+
+@chapter
+def test_cells_were_executed_in_order_from_one(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@chapter
+def test_no_output_is_an_error_or_a_warning(path):
+    outputs = [output for cell in code_cells(path) for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+
+
+@chapter
+def test_every_figure_has_a_caption_a_name_and_an_alternative_text(path):
+    for cell in code_cells(path):
+        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+            mystnb = cell.metadata["mystnb"]
+            assert mystnb["figure"]["caption"] and mystnb["figure"]["name"].startswith("fig-")
+            assert len(mystnb["image"]["alt"]) > 30, "say what the picture shows"
+
+
+@chapter
+def test_cells_are_short_enough_to_read(path):
+    assert max(len(cell.source.splitlines()) for cell in code_cells(path)) <= 25
+
+
+@chapter
+def test_the_parameters_cell_declares_meaning_and_allowed_values(path):
+    declared = chapters.parameters(path)
+    assert declared
+    for parameter in declared.values():
+        assert re.search(r"\w.*, (each )?in [\[({].*[\])}]$", parameter.help), f"{parameter.name}: {parameter.help!r}"
+        parameter.check(parameter.default)
+
+
+@chapter
+def test_the_run_on_record_had_the_default_parameters(path):
+    record = chapters.record(path)
+    assert record["parameters"] == {name: p.default for name, p in chapters.parameters(path).items()}
+    assert record["wall_time_s"] > 0 and {"python", "torch", "pennylane"} <= record["versions"].keys()
+
+
+@chapter
+def test_an_experiment_was_run_on_real_data_and_says_on_which(path):
+    if path.parent.name == "experiments":
+        assert chapters.parameters(path)["dataset"].default != "digits"
+        assert re.fullmatch(r"[0-9a-f]{64}", chapters.results(path)["dataset_sha256"].value)
+
+
+@chapter
+def test_a_chapter_ends_in_a_verdict_and_exercises_with_solutions(path):
+    text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+    assert "What the slides claim" in text and "\n## Verdict" in "\n" + text
+    exercises = re.findall(r"\{exercise\}[^\n]*\n:label: (\S+)", text)
+    solutions = re.findall(r"\{solution-start\} (\S+)\n:class: dropdown", text)
+    assert len(exercises) >= 3 and sorted(exercises) == sorted(solutions)
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.stem)
+def test_no_percentage_is_typed_in_prose(page):
+    typed = re.findall(r"\d+(?:\.\d+)?\s?%", prose(page))
+    assert set(typed) <= {"95 %", "100 %"}, "glue it: only a confidence level and a perfect score may be typed"
+
+
+def quoted(path: Path) -> set[str]:
+    text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+    return {key.split(":")[0] for key in re.findall(r"\{glue:text\}`([^`]+)`", text)}
+
+
+@chapter
+def test_what_prose_quotes_was_recorded(path):
+    assert quoted(path) <= chapters.results(path).keys()

@@ -1,0 +1,125 @@
+"""Experiments as programs: run with parameters, on the data set that is everywhere, and refused where they should be."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hqnn_utils import chapters
+
+BIN = Path(sys.executable).parent
+EXPERIMENTS = [path for path in chapters.chapters().values() if path.parent.name == "experiments"]
+CLASSIFIER = chapters.find("quantum_classifier")
+QUICK = {"dataset": "digits", "seeds": "3", "small_sizes": "25,50", "small_epochs": "2"}
+
+
+def call(*command, **environment) -> subprocess.CompletedProcess:
+    """A command of the environment, as a reader types it."""
+    env = os.environ | environment
+    return subprocess.run([BIN / command[0], *command[1:]], capture_output=True, text=True, env=env, timeout=240)
+
+
+def options(parameters: dict[str, str]) -> list[str]:
+    return [word for name, value in parameters.items() for word in ("-p", name, value)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> dict[str, chapters.Result]:
+    """The classifier on digits, trained long enough to classify."""
+    output = tmp_path_factory.mktemp("runs") / "classifier.ipynb"
+    chapters.run("quantum_classifier", QUICK | {"epochs": "25"}, output)
+    return chapters.results(output)
+
+
+def test_the_classifier_learns_digits(trained):
+    for head in ("quantum", "sine", "sigmoid"):
+        assert trained[f"{head}_test_accuracy"].value > 0.95
+        assert -1 <= trained[f"{head}_train_loss"].value < -0.9
+
+
+def test_quantum_and_sine_are_one_function(trained):
+    assert trained["apart_before"].value < 1e-6
+    assert trained["twins_loss_gap"].value < 0.01
+
+
+def test_one_shot_is_right_as_often_as_the_loss_says(trained):
+    n = trained["n_test"].value * trained["seeds"].value
+    expected = trained["minus_loss"].value
+    assert abs(trained["accuracy_1"].value - expected) < 5 * (expected * (1 - expected) / n) ** 0.5 + 1e-3
+
+
+def test_a_run_records_the_same_results_as_the_committed_one(trained):
+    sized = ("small_test_",)  # named by the sizes that were asked for
+    committed = {name for name in chapters.results(CLASSIFIER) if not name.startswith(sized)}
+    assert committed == {name for name in trained if not name.startswith(sized)}
+
+
+def test_training_works_with_finite_shots(tmp_path):
+    output = tmp_path / "shots.ipynb"
+    chapters.run("quantum_classifier", QUICK | {"epochs": "4", "shots": "20", "train_size": "100"}, output)
+    results = chapters.results(output)
+    assert results["quantum_train_loss"].value < -0.6  # from -0.5, where guessing stays
+    assert results["twins_differ"].value > 0  # shots are noise, so the twins part
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_plain_papermill_runs_every_experiment_on_digits(path, tmp_path):
+    output = tmp_path / "out.ipynb"
+    done = call("papermill", str(path), str(output), "-p", "dataset", "digits", "-p", "epochs", "1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = chapters.results(output)
+    assert results["dataset"].value == "digits" and 0.5 < results["quantum_test_accuracy"].value <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("epochs", "0", "parameter epochs = 0 refused: allowed is in [1, 1000]"),
+        ("epochs", "two", "parameter epochs = 'two' refused: expected int"),
+        ("epoch", "2", "unknown parameter 'epoch': did you mean epochs"),
+        ("dataset", "minst", "allowed is in {mnist, digits}"),
+    ],
+)
+def test_the_notebook_refuses_under_plain_papermill(name, value, message, tmp_path):
+    done = call("papermill", str(CLASSIFIER), str(tmp_path / "out.ipynb"), "-p", name, value)
+    assert done.returncode != 0 and message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": "0"}, "allowed is in [1, 1000]"),
+        ({"digits": "1,1"}, "expected 2 different values"),
+        ({"train_size": "-5"}, "allowed is in [0, 60000]"),
+        ({"learning_rate": "0"}, "allowed is in (0, 1]"),
+        ({"sedes": "3"}, "did you mean seeds?"),
+    ],
+)
+def test_hqnn_run_refuses_before_a_kernel_starts(given, message, tmp_path):
+    output = tmp_path / "out.ipynb"
+    started = time.monotonic()
+    done = call("hqnn", "run", "quantum_classifier", *options(given), "-o", str(output))
+    assert done.returncode == 2 and message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert time.monotonic() - started < 30, "no kernel starts that fast, but a slow machine may import slowly"
+
+
+def test_more_images_than_there_are_is_refused_with_their_number(tmp_path):
+    given = QUICK | {"train_size": "5000"}
+    done = call("hqnn", "run", "quantum_classifier", *options(given), "-o", str(tmp_path / "out.ipynb"))
+    assert done.returncode == 1 and "DataError: train size must be 0 (all) or 2 to 251" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_that_cannot_be_had_ends_the_run_with_a_way_on(tmp_path):
+    closed = "http://127.0.0.1:9"  # nothing listens there: the network is away
+    root = tmp_path / "data"
+    environment = dict(HQNN_DATA=str(root), HTTPS_PROXY=closed, HTTP_PROXY=closed, https_proxy=closed, http_proxy=closed)
+    done = call("hqnn", "run", "quantum_classifier", "-o", str(tmp_path / "out.ipynb"), **environment)
+    assert done.returncode == 1
+    for part in ("'mnist'", str(root), "hqnn data fetch mnist", "dataset=digits"):
+        assert part in done.stderr
+    assert not (tmp_path / "out.ipynb").exists()

@@ -1,0 +1,39 @@
+"""What the tests share: how hard hypothesis looks, the real MNIST, and a pen for small notebooks."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run: a red test stays red until it is mended. The first example pays for PennyLane's start.
+settings.register_profile(
+    "book", max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("book")
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """Skips a test that needs the real MNIST files, with the reason, where they are not at hand."""
+    from hqnn_utils.catalogue import entry, verify  # here, so that a type checker hooked in by pytest sees the import
+
+    wanting = {file: state for file, state in verify("mnist").items() if state != "ok"}
+    if wanting:
+        pytest.skip(f"needs intact MNIST files in {entry('mnist').folder}, got {wanting}: try `hqnn data fetch mnist`")
+
+
+@pytest.fixture(scope="session")
+def write_notebook():
+    """Writes a notebook of code cells to a path and returns the path; `parameters` becomes the tagged first cell."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    def write(path: Path, *sources: str, parameters: str = "") -> Path:
+        tagged = [new_code_cell(parameters, metadata={"tags": ["parameters"]})] if parameters else []
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = new_notebook(cells=tagged + [new_code_cell(s) for s in sources], metadata={"kernelspec": kernel})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, path)
+        return path
+
+    return write

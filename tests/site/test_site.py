@@ -1,0 +1,167 @@
+"""The rendered book, as readers meet it: every page from disk, in a real browser, with the network off."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from PIL import Image
+from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+REPOSITORY = Path(__file__).parents[2]
+TOC = yaml.safe_load((REPOSITORY / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+CHAPTERS = [page for page in PAGES if (REPOSITORY / f"{page}.ipynb").exists()]
+HARMLESS = ("THEBE_JS_URL", "invalid theme mode")  # what the theme itself says on every page
+# The theme preloads its fonts across origins, which browsers refuse from disk; they then load them through the style sheet.
+PRELOAD = ("Access to font", "net::ERR_FAILED")
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory) -> Path:
+    """The book, built from nothing with warnings as errors."""
+    folder = tmp_path_factory.mktemp("book")
+    command = [Path(sys.executable).parent / "jupyter-book", "build", ".", "-W", "--keep-going", "--path-output", folder]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, Debian's or playwright's own. Continuous integration must have one; a reader may go without."""
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        found = own if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")
+        if not found:
+            assert not os.environ.get("CI"), "no Chromium: .ci/run installs one"
+            pytest.skip("no Chromium: `apt install chromium` or `.venv/bin/playwright install chromium`")
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        launched = playwright.chromium.launch(executable_path=found, args=flags)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def offline(browser) -> BrowserContext:
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}, color_scheme="light")
+    yield context
+    context.close()
+
+
+def open_page(context: BrowserContext, html: Path, page: str) -> tuple[Page, list[str], list[str]]:
+    """A page from disk, what it asked for elsewhere or did not get, and what it complained of."""
+    tab = context.new_page()
+    asked, complaints = [], []
+    tab.on("request", lambda request: asked.append(request.url) if request.url.startswith(("http", "ws")) else None)
+    tab.on("requestfailed", lambda request: asked.append(request.url) if request.resource_type != "font" else None)
+    tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto((html / f"{page}.html").as_uri())
+    tab.wait_for_load_state("load")
+    tab.wait_for_function("!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)")
+    return tab, asked, [text for text in complaints if not any(known in text for known in HARMLESS + PRELOAD)]
+
+
+class Images(HTMLParser):
+    """Every image of the article: (source, alternative text)."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[tuple[str, str]] = []
+        self.feed(text[text.index('<article class="bd-article"') : text.index("</article>")])
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.found.append((dict(attrs)["src"], dict(attrs).get("alt", "")))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_of_the_contents_exists(html, page):
+    text = (html / f"{page}.html").read_text(encoding="utf-8")
+    assert "<h1>" in text
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_chapter_holds_all_its_figures_each_with_words_for_those_who_do_not_see_it(html, page):
+    notebook = nbformat.read(REPOSITORY / f"{page}.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    figures = sum("image/png" in output.get("data", {}) for output in outputs)
+    images = Images((html / f"{page}.html").read_text(encoding="utf-8")).found
+    assert len(images) == figures > 0
+    for source, alternative in images:
+        assert ((html / page).parent / source).resolve().stat().st_size > 2000
+        assert len(alternative) > 30
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_opens_without_a_network_and_without_complaint(html, offline, page):
+    tab, asked, complaints = open_page(offline, html, page)
+    assert asked == [] and complaints == []
+    formulas = tab.locator("article .math").count()
+    assert tab.locator("article mjx-container").count() == formulas
+    assert tab.locator("mjx-merror").count() == 0
+    broken = tab.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
+    assert broken == []
+    fonts = tab.evaluate("document.fonts.ready.then(fonts => [...fonts].map(f => [f.family, f.status]))")
+    assert ["Font Awesome 6 Free", "loaded"] in fonts and "error" not in {status for _, status in fonts}
+    assert "problematic" not in tab.content(), "a reference that was not resolved"
+
+
+def test_chapters_have_mathematics(html, offline):
+    tab, _, _ = open_page(offline, html, CHAPTERS[0])
+    assert tab.locator("article mjx-container").count() > 20
+
+
+def test_the_index_leads_to_the_first_page(html, offline):
+    tab = offline.new_page()
+    tab.goto((html / "index.html").as_uri())
+    tab.wait_for_url("**/book/intro.html")
+    assert "quantum" in tab.title().lower()
+
+
+def test_search_finds_a_page_without_a_network(html, offline):
+    tab = offline.new_page()
+    tab.goto((html / "search.html").as_uri() + "?q=concurrence")
+    tab.locator("#search-results li a").first.wait_for()
+    assert "entanglement" in " ".join(tab.locator("#search-results li a").all_inner_texts()).lower()
+
+
+def test_code_can_be_copied(html, offline):
+    tab, _, _ = open_page(offline, html, CHAPTERS[0])
+    assert tab.locator("div.cell_input button.copybtn").count() > 10
+
+
+def test_solutions_are_hidden_until_asked_for(html, offline):
+    tab, _, _ = open_page(offline, html, CHAPTERS[0])
+    solution = tab.locator("div.solution.dropdown").first
+    body = solution.locator(".cell_input").first
+    assert not body.is_visible()
+    solution.locator("button.toggle-button").click()
+    body.wait_for(state="visible")
+
+
+def test_dark_mode_darkens_the_page_and_keeps_figures_on_white(html, offline):
+    tab, _, _ = open_page(offline, html, CHAPTERS[0])
+
+    def ground() -> list[int]:
+        return [int(n) for n in re.findall(r"\d+", tab.evaluate("getComputedStyle(document.body).backgroundColor"))][:3]
+
+    assert min(ground()) > 200
+    tab.evaluate("document.documentElement.dataset.mode = 'dark'; document.documentElement.dataset.theme = 'dark'")
+    assert max(ground()) < 60
+    figure = Image.open(io.BytesIO(tab.locator("article .cell_output img").first.screenshot()))
+    assert figure.convert("L").getpixel((2, 2)) > 150  # the theme dims pictures a little
+
+
+def test_the_status_page_lists_every_chapter(html):
+    text = (html / "book" / "guide" / "status.html").read_text(encoding="utf-8")
+    for page in CHAPTERS:
+        assert f"<p>{Path(page).name}</p>" in text

@@ -1,0 +1,217 @@
+"""The console script, as a reader calls it: what it says, its exit codes, and what an interruption leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+HQNN = Path(sys.executable).parent / "hqnn"
+PARAMETERS = "epochs: int = 3  # passes over the images, in [1, 9]\ndataset: str = 'mnist'  # in {mnist, digits}"
+
+
+def hqnn(*arguments, **environment) -> subprocess.CompletedProcess:
+    command = [HQNN, *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def chapter(write_notebook, tmp_path):
+    glueing = "from hqnn_utils.chapters import glue\nglue('epochs seen', epochs, 'passes')"
+    return write_notebook(tmp_path / "small.ipynb", glueing, parameters=PARAMETERS)
+
+
+# -- what it refuses ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-p", "epochs", "0"], "parameter epochs = 0 refused: allowed is in [1, 9]"),
+        (["-p", "epochs", "many"], "parameter epochs = 'many' refused: expected int"),
+        (["-p", "epoch", "3"], "unknown parameter 'epoch': did you mean epochs?"),
+        (["-p", "epochs", "3", "-p", "epochs", "4"], "parameter epochs is given more than once"),
+        (["-p", "epochs", "3", "-o", "{chapter}"], "is the chapter itself"),
+        (["-p", "epochs"], "requires 2 arguments"),
+    ],
+)
+def test_a_bad_parameter_is_refused_in_one_sentence(chapter, arguments, sentence):
+    done = hqnn("run", chapter, *[argument.format(chapter=chapter) for argument in arguments])
+    assert done.returncode == (1 if "itself" in sentence else 2)
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(chapter.parent.iterdir()) == [chapter]
+
+
+@pytest.mark.parametrize("ask", [[], ["--help"]])
+def test_an_unknown_chapter_is_refused_with_its_near_misses(ask):
+    done = hqnn("run", *ask, "parameter_shifts")
+    assert done.returncode == 1
+    assert "unknown chapter 'parameter_shifts': did you mean parameter_shift?" in done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_refused(chapter, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = hqnn("run", chapter, "-o", tmp_path / "file" / "out.ipynb")
+    assert done.returncode == 1
+    assert "choose another place with --output" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["data", "fetch", "cifar"], 1, "unknown data set 'cifar': the catalogue has mnist, digits"),
+        (["data", "verify", "cifar"], 1, "unknown data set 'cifar': the catalogue has mnist, digits"),
+        (["rum"], 2, "No such command 'rum'"),
+    ],
+)
+def test_an_unknown_word_is_refused(arguments, code, sentence):
+    done = hqnn(*arguments)
+    assert (done.returncode, sentence in done.stderr) == (code, True)
+
+
+# -- what it tells -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ask", [["--help", "{chapter}"], ["{chapter}", "--help"], ["-h", "{chapter}"]])
+def test_help_with_a_chapter_lists_its_parameters(chapter, ask):
+    done = hqnn("run", *[word.format(chapter=chapter) for word in ask])
+    assert done.returncode == 0
+    assert "epochs: int = 3" in done.stdout
+    assert "passes over the images, in [1, 9]" in done.stdout
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(("ask", "code"), [([], 2), (["--help"], 0)])
+def test_without_a_chapter_all_are_named(ask, code):
+    done = hqnn("run", *ask)
+    assert done.returncode == code
+    assert "Chapters: " in done.stdout
+    assert "parameter_shift" in done.stdout
+
+
+def test_the_version_is_the_packages():
+    from importlib.metadata import version
+
+    assert version("hqnn-utils") in hqnn("--version").stdout
+
+
+# -- what it runs ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_prints_its_results_and_where_it_was_written(chapter, tmp_path):
+    done = hqnn("run", chapter, "-p", "epochs", "7", "-o", tmp_path / "out.ipynb")
+    assert done.returncode == 0, done.stderr
+    name, value, unit = done.stdout.splitlines()[0].rsplit(maxsplit=2)
+    assert (name, value, unit) == ("epochs seen", "7", "passes")
+    assert f"written: {tmp_path / 'out.ipynb'}" in done.stdout
+    assert (tmp_path / "out.ipynb").exists()
+
+
+FAILURES = {
+    "an error of its own code": ("1 / 0", "ZeroDivisionError: division by zero", True),
+    "a data set that is not there": ("from hqnn_utils.data import load; load('cifar')", "DataError: unknown data set", False),
+    "a refused parameter": (
+        "epochs = 99\nfrom hqnn_utils.chapters import check_parameters; check_parameters(globals())",
+        "ParameterError: parameter epochs = 99 refused",
+        False,
+    ),
+    "a dead kernel": ("import os; os._exit(1)", "the kernel died", False),
+}
+
+
+@pytest.mark.parametrize(("cell", "sentence", "traced"), FAILURES.values(), ids=FAILURES)
+def test_a_failed_run_tells_its_cause_and_writes_nothing(write_notebook, tmp_path, cell, sentence, traced):
+    path = write_notebook(tmp_path / "small.ipynb", cell, parameters=PARAMETERS)
+    done = hqnn("run", path, "-o", tmp_path / "runs" / "out.ipynb")
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Nothing was written." in done.stderr
+    assert ("Traceback" in done.stderr) == traced  # a reader is shown the code only where it is theirs to mend
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def ended(pid: int) -> bool:
+    """No such process, or one that waits for its parent to take notice."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def until(condition, seconds: float = 60) -> bool:
+    """Whether the condition comes true in this time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not condition():
+        time.sleep(0.05)
+    return bool(condition())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_stops_its_kernel_and_writes_nothing(write_notebook, tmp_path, number):
+    marker = tmp_path / "kernel"
+    cell = f"import os, pathlib, time\npathlib.Path({str(marker)!r}).write_text(f'{{os.getpid()}} ')\ntime.sleep(600)"
+    path = write_notebook(tmp_path / "slow.ipynb", cell)
+    process = subprocess.Popen(
+        [HQNN, "run", path, "-o", tmp_path / "runs" / "out.ipynb"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell's background jobs ignore Ctrl-C, and so would their children: not this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        assert until(lambda: marker.exists() and marker.read_text().endswith(" ")), "the kernel never ran"
+        kernel = int(marker.read_text())
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert list((tmp_path / "runs").iterdir()) == []
+        assert until(lambda: ended(kernel), 20), "the kernel is still there"
+    finally:
+        process.kill()
+
+
+# -- what it knows of the data -----------------------------------------------------------------------------------------
+
+
+def test_the_list_names_every_set_its_size_its_licence_and_the_root(tmp_path):
+    done = hqnn("data", "list", HQNN_DATA=str(tmp_path))
+    assert done.returncode == 0
+    for said in ("mnist", "60,000 train + 10,000 test", "11.6 MB", "CC BY-SA", "digits", f"data root: {tmp_path}"):
+        assert said in done.stdout
+
+
+@pytest.mark.parametrize("present", [0, 1])
+def test_the_list_counts_what_is_here(tmp_path, present, request):
+    if present:
+        request.getfixturevalue("mnist")
+    done = hqnn("data", "list", **({} if present else {"HQNN_DATA": str(tmp_path)}))
+    assert f"{4 * present} of 4 files here and intact" in done.stdout
+    assert "bundled with scikit-learn" in done.stdout
+
+
+def test_verify_says_what_is_missing_or_altered(tmp_path):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz").write_bytes(b"bit rot")
+    done = hqnn("data", "verify", "mnist", HQNN_DATA=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout.count("missing") == 3
+    assert "altered  t10k-labels-idx1-ubyte.gz" in done.stdout
+    assert "`hqnn data fetch mnist`" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["verify", "fetch"])
+def test_what_is_bundled_is_always_intact(command, tmp_path):
+    done = hqnn("data", command, "digits", HQNN_DATA=str(tmp_path))
+    assert done.returncode == 0
+    assert "scikit-learn" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_finds_the_real_files_intact(mnist):
+    done = hqnn("data", "verify", "mnist")
+    assert (done.returncode, done.stdout.count("ok ")) == (0, 4)

@@ -1,0 +1,105 @@
+"""The networks: their shapes, and what the twins' heads have in common and not."""
+
+import pytest
+import torch
+from torch.nn.functional import conv2d, max_pool2d, relu
+
+from hqnn_utils.models import HEADS, BinaryClassifier, HalfTanh, LeNet, Sine
+
+
+def images(number: int = 4) -> torch.Tensor:
+    return torch.rand(number, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+def classifier(head: str, **options) -> BinaryClassifier:
+    """Equal weights for every head."""
+    torch.manual_seed(0)
+    return BinaryClassifier(head, **options)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2, 10])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_lenet_gives_a_row_of_outputs_for_each_image(n_outputs, batch):
+    assert LeNet(n_outputs)(images(batch)).shape == (batch, n_outputs)
+
+
+def test_lenet_computes_what_its_description_says():
+    model = LeNet(10)
+    first, first_bias, second, second_bias, *linear = model.parameters()
+    x = max_pool2d(relu(conv2d(images(), first, first_bias)), 2)
+    x = max_pool2d(relu(conv2d(x, second, second_bias)), 2).flatten(1)
+    for weight, bias in zip(linear[:-2:2], linear[1:-2:2], strict=True):
+        x = relu(x @ weight.T + bias)
+    torch.testing.assert_close(model(images()), x @ linear[-2].T + linear[-1])
+
+
+def test_lenet_has_the_known_number_of_parameters():
+    # 6·(25+1) + 16·(6·25+1) + 120·(256+1) + 84·(120+1) + 10·(84+1)
+    assert sum(parameter.numel() for parameter in LeNet(10).parameters()) == 44_426
+
+
+def test_lenets_outputs_are_unbounded_in_sign():
+    outputs = LeNet(50)(images())
+    assert outputs.min() < 0 < outputs.max()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_classifier_gives_one_probability_for_each_image(head, batch):
+    p1 = classifier(head)(images(batch))
+    assert p1.shape == (batch,)
+    assert ((p1 >= 0) & (p1 <= 1)).all()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_classifier_can_reach_both_decisions(head):
+    model = classifier(head)
+    model.angle = torch.nn.Flatten()  # the image is the angle
+    angle = torch.tensor([-1.5, 1.5]).reshape(2, 1, 1, 1)
+    p1 = (1 - model.expval(model.angle(angle).squeeze(-1))) / 2
+    assert p1[0] < 0.2 < 0.8 < p1[1]
+
+
+def test_the_sigmoid_head_is_the_logistic_function_of_the_angle():
+    model = classifier("sigmoid")
+    torch.testing.assert_close(model(images()), torch.sigmoid(model.angle(images()).squeeze(-1)))
+
+
+def test_the_sine_head_is_the_probability_of_finding_one():
+    model = classifier("sine")
+    theta = model.angle(images()).squeeze(-1)
+    torch.testing.assert_close(model(images()), (1 + torch.sin(theta)) / 2)
+
+
+def test_the_quantum_head_is_the_sine_head():
+    difference = classifier("quantum")(images(16)) - classifier("sine")(images(16))
+    assert difference.abs().max() < 1e-6
+
+
+def test_the_quantum_head_trains_as_the_sine_head_does():
+    def gradients(head):
+        model = classifier(head)
+        model(images()).sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    torch.testing.assert_close(gradients("quantum"), gradients("sine"), atol=1e-6, rtol=1e-4)
+
+
+def test_the_heads_have_no_parameters_of_their_own():
+    assert {len(list(HEADS[head]().parameters())) for head in HEADS} == {0}
+
+
+@pytest.mark.parametrize(("module", "function"), [(Sine(), torch.sin), (HalfTanh(), lambda theta: torch.tanh(theta / 2))])
+def test_the_classical_heads_are_minus_their_function(module, function):
+    theta = torch.linspace(-4, 4, 9).reshape(3, 3)
+    torch.testing.assert_close(module(theta), -function(theta))
+
+
+def test_a_heads_options_reach_it():
+    p1 = classifier("quantum", shots=1)(images(8))
+    assert set(p1.tolist()) <= {0.0, 1.0}
+
+
+def test_an_unknown_head_is_refused_by_name():
+    with pytest.raises(ValueError, match="unknown head 'cosine': choose one of quantum, sine, sigmoid"):
+        BinaryClassifier("cosine")

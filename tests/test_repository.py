@@ -1,0 +1,119 @@
+"""What is tracked, and how the package hangs together: its modules' imports point one way."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "hqnn_utils").glob("*.py"))
+each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    """Every file that git tracks and that is still there."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout, to know which files are tracked")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_tracked_file_is_large(tracked):
+    assert not [path for path in tracked if path.stat().st_size > 1_500_000]
+
+
+def test_no_data_set_and_no_weights_are_tracked(tracked):
+    kinds = re.compile(r"\.(gz|tgz|zip|tar|npz|npy|pkl|pt|pth|ckpt|onnx|safetensors|h5|parquet)$|idx\d-ubyte|(^|/)data/cache/")
+    assert not [path for path in tracked if kinds.search(path.relative_to(ROOT).as_posix())]
+
+
+def private_paths(text: str) -> list[str]:
+    """Absolute paths that exist on one person's machine only."""
+    homes = r"/(?:home|Users)/\w+|/root(?=/)"
+    here = re.escape(str(ROOT)) if len(ROOT.parts) > 2 else r"(?!)"  # a checkout in `/book` says nothing
+    return re.findall(rf"(?<![\w.~])(?:{homes}|{here}(?![\w.-]))", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("in " + "/home" + "/ada/book", 1),
+        ("'" + "/Users" + "/ada'", 1),
+        ("at " + "/root" + "/.cache", 1),
+        (f"File {ROOT / 'book'}", 1),
+        ("https://example.org" + "/home" + "/page", 0),
+        ("the /root of the matter, ~/sets, /dev/null", 0),
+    ],
+)
+def test_a_private_path_is_recognised(text, found):
+    assert len(private_paths(text)) == found
+
+
+def test_no_tracked_text_names_a_path_of_somebodys_machine(tracked):
+    found = {}
+    for path in tracked:
+        try:
+            found[path.name] = private_paths(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:  # a picture
+            continue
+    assert not {name: paths for name, paths in found.items() if paths}
+
+
+def imports(path: Path) -> set[str]:
+    """The full names of all modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = f"hqnn_utils.{node.module or ''}".rstrip(".") if node.level else node.module
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def reached(path: Path) -> set[str]:
+    """The stems of all modules of the package that a module leads to, itself included."""
+    found, waiting = set(), [path]
+    while waiting:
+        module = waiting.pop()
+        if module.stem not in found:
+            found.add(module.stem)
+            waiting += [other for other in MODULES if f"hqnn_utils.{other.stem}" in imports(module)]
+    return found
+
+
+@each_module
+def test_no_module_leads_to_the_command_line(path):
+    assert path.stem == "cli" or "cli" not in reached(path)
+
+
+@each_module
+def test_no_module_imports_a_chapter_or_a_test(path):
+    assert not {"book", "tests"} & {name.partition(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("module", ["circuits", "gradients", "layers", "entanglement"])
+def test_circuits_and_gradients_do_not_know_that_data_sets_exist(module):
+    assert not {"data", "catalogue"} & reached(ROOT / "hqnn_utils" / f"{module}.py")
+
+
+def test_imports_are_followed_through_the_modules_between():
+    assert {"data", "catalogue"} <= reached(ROOT / "hqnn_utils" / "data.py")
+    assert {"layers", "circuits", "gradients"} <= reached(ROOT / "hqnn_utils" / "models.py")
+
+
+@each_module
+def test_everything_public_says_what_it_is_for(path):
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    definitions = (ast.FunctionDef, ast.ClassDef)
+    public = [node for node in module.body if isinstance(node, definitions) and not node.name.startswith("_")]
+    # What torch calls is described by its class, where PyTorch's own modules say it too.
+    inherited = {"forward", "setup_context", "backward", "vmap"}
+    for owner in [node for node in public if isinstance(node, ast.ClassDef)]:
+        methods = [node for node in owner.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+        public += [node for node in methods if node.name not in inherited]
+    assert ast.get_docstring(module)
+    assert not [node.name for node in public if not ast.get_docstring(node)]

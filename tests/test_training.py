@@ -1,0 +1,178 @@
+"""Many seeds at once, against a plain torch loop for each seed alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score
+from torch import nn
+
+from hqnn_utils.layers import QuantumActivation
+from hqnn_utils.training import Ensemble, accuracy, fit, negative_probability
+
+SEEDS = [3, 0, 11]
+SETTINGS = {"epochs": 3, "batch_size": 4, "learning_rate": 0.05}
+
+
+class Small(nn.Module):
+    """Two linear layers around an activation, in float64: `(batch, 5)` → probabilities `(batch,)`."""
+
+    def __init__(self, activation: nn.Module):
+        super().__init__()
+        self.first, self.activation, self.last = nn.Linear(5, 3), activation, nn.Linear(3, 1)
+        self.double()
+
+    def forward(self, images):
+        return torch.sigmoid(self.last(self.activation(self.first(images)))).squeeze(-1)
+
+
+BUILDS = {
+    "tanh": lambda: Small(nn.Tanh()),
+    "backprop": lambda: Small(QuantumActivation()),
+    "parameter-shift": lambda: Small(QuantumActivation(diff_method="parameter-shift")),
+}
+
+
+def task(n: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
+    """`n` images that are rows of five numbers, and labels that can be learnt from them. Not a multiple of the batch."""
+    images = torch.randn(n, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return images, (images.sum(dim=1) > 0).long()
+
+
+def fitted(build=BUILDS["tanh"], seeds=SEEDS, **changes) -> tuple[Ensemble, torch.Tensor]:
+    ensemble = Ensemble(build, seeds)
+    return ensemble, fit(ensemble, *task(), negative_probability, **SETTINGS | changes)
+
+
+def alone(build, seed: int, epochs: int, batch_size: int, learning_rate: float) -> tuple[nn.Module, list[float]]:
+    """The oracle: one model, one seed, the training loop of every torch tutorial."""
+    images, labels = task()
+    torch.manual_seed(seed)
+    model = build()
+    order = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    history = []
+    for _ in range(epochs):
+        losses = []
+        for rows in torch.randperm(len(images), generator=order).split(batch_size):
+            loss = negative_probability(model(images[rows]), labels[rows])
+            optimiser.zero_grad()
+            loss.mean().backward()
+            optimiser.step()
+            losses += loss.tolist()
+        history.append(np.mean(losses))
+    return model, history
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_seeds_trained_at_once_are_the_seeds_trained_alone(build):
+    ensemble, history = fitted(build)
+    for k, seed in enumerate(SEEDS):
+        model, losses = alone(build, seed, **SETTINGS)
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(ensemble.parameters[name][k].detach(), parameter.detach(), atol=1e-10, rtol=0)
+        assert history[:, k].tolist() == pytest.approx(losses, abs=1e-6)
+
+
+def test_an_ensemble_starts_from_what_each_seed_builds():
+    ensemble = Ensemble(BUILDS["tanh"], SEEDS)
+    for k, seed in enumerate(SEEDS):
+        torch.manual_seed(seed)
+        for name, parameter in BUILDS["tanh"]().named_parameters():
+            assert torch.equal(ensemble.parameters[name][k], parameter)
+
+
+def test_the_history_has_a_row_for_each_epoch_and_a_column_for_each_seed():
+    assert fitted(epochs=2)[1].shape == (2, len(SEEDS))
+
+
+def test_training_lowers_the_loss_of_every_seed():
+    history = fitted(epochs=30)[1]
+    assert (history[-1] < history[0] - 0.1).all()
+
+
+def test_a_batch_larger_than_the_data_is_one_step_an_epoch():
+    model, _ = alone(BUILDS["tanh"], SEEDS[0], **SETTINGS | {"batch_size": 10})
+    ensemble, _ = fitted(batch_size=999)
+    torch.testing.assert_close(ensemble.parameters["last.weight"][0], model.last.weight)
+
+
+def test_the_callers_random_state_is_left_as_it_was():
+    torch.manual_seed(42)
+    before = torch.get_rng_state()
+    fitted()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, lambda: QuantumActivation(shots=10, seed=0)], ids=["exact", "with shots"])
+def test_the_same_seeds_give_the_same_numbers(activation):
+    first, second = (fitted(lambda: Small(activation()))[0].parameters for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_seed_gives_the_same_numbers_in_any_company():
+    one, many = fitted(seeds=[11])[0].parameters, fitted(seeds=SEEDS)[0].parameters
+    for name in one:
+        torch.testing.assert_close(one[name][0], many[name][2], atol=1e-12, rtol=0)
+
+
+def test_different_seeds_give_different_numbers():
+    weights = fitted()[0].parameters["first.weight"]
+    assert all(not torch.equal(weights[i], weights[j]) for i, j in [(0, 1), (0, 2), (1, 2)])
+
+
+def test_an_ensemble_gives_each_model_its_own_batch_or_one_to_all():
+    ensemble, (images, _) = Ensemble(BUILDS["tanh"], SEEDS), task(6)
+    own = ensemble(images.reshape(3, 2, 5))
+    shared = ensemble(images, shared=True)
+    assert (own.shape, shared.shape) == ((3, 2), (3, 6))
+    torch.testing.assert_close(own, torch.stack([shared[k, 2 * k : 2 * k + 2] for k in range(3)]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 256])
+def test_predictions_do_not_depend_on_the_batch_size(batch_size):
+    ensemble, (images, _) = Ensemble(BUILDS["tanh"], SEEDS), task()
+    torch.testing.assert_close(ensemble.predict(images, batch_size), ensemble(images, shared=True).detach())
+
+
+def test_predictions_carry_no_gradient():
+    assert not Ensemble(BUILDS["tanh"], SEEDS).predict(task()[0]).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"learning_rate": -0.1}, "learning_rate must be positive, got -0.1"),
+    ],
+)
+def test_training_that_cannot_be_done_is_refused(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fitted(**change)
+
+
+def test_the_negative_probability_is_minus_that_of_the_true_class():
+    loss = negative_probability(torch.tensor([0.9, 0.9, 0.0, 1.0]), torch.tensor([1, 0, 0, 0]))
+    torch.testing.assert_close(loss, torch.tensor([-0.9, -0.1, -1.0, 0.0]))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=1))
+def test_the_negative_probability_is_what_nll_loss_makes_of_probabilities(rows):
+    p1, labels = torch.tensor([p for p, _ in rows]), torch.tensor([label for _, label in rows])
+    oracle = nn.functional.nll_loss(torch.stack([1 - p1, p1], dim=1), labels, reduction="none")
+    torch.testing.assert_close(negative_probability(p1, labels), oracle)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(0, 1)), min_size=1))
+def test_accuracy_is_scikit_learns(rows):
+    p1, labels = torch.tensor([p for p, _ in rows]), torch.tensor([label for _, label in rows])
+    assert accuracy(p1, labels).item() == pytest.approx(accuracy_score(labels, (p1 > 0.5).int()))
+
+
+def test_accuracy_is_given_for_each_model():
+    p1 = torch.tensor([[0.9, 0.2, 0.6, 0.4], [0.1, 0.2, 0.3, 0.4]])
+    torch.testing.assert_close(accuracy(p1, torch.tensor([1, 0, 0, 1])), torch.tensor([0.5, 0.5], dtype=torch.float64))
+    torch.testing.assert_close(accuracy(p1, torch.tensor([1, 0, 1, 0])), torch.tensor([1.0, 0.5], dtype=torch.float64))
