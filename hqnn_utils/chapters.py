@@ -125,7 +125,8 @@ def declarations(source: str) -> dict[str, Parameter]:
 def chapters() -> dict[str, Path]:
     """The chapters of the book by name: every notebook under `book/`."""
     # Hidden ones are Jupyter's checkpoints and runs that are still going on.
-    return {path.stem: path for path in sorted(BOOK.rglob("*.ipynb")) if "/." not in path.as_posix()}
+    notebooks = [path.relative_to(BOOK) for path in sorted(BOOK.rglob("*.ipynb"))]
+    return {path.stem: BOOK / path for path in notebooks if not any(part.startswith(".") for part in path.parts)}
 
 
 def find(chapter: str) -> Path:
@@ -247,7 +248,7 @@ class Result:
         """Whether another run's result is the same within the tolerance that this one declares."""
         if isinstance(self.value, str) or isinstance(other.value, str):
             return self.value == other.value
-        return abs(self.value - other.value) <= self.tolerance
+        return self.value == other.value or abs(self.value - other.value) <= self.tolerance
 
 
 def scrap(output: dict) -> tuple[str, Result] | None:

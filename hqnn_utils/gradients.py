@@ -68,27 +68,36 @@ def parameter_shift(
 
 
 class ShiftRule(torch.autograd.Function):
-    """Elementwise `f(theta)` whose backward pass is the two-term shift rule, so that torch never looks inside `f`.
+    """A circuit as a function of all its angles, whose backward pass is the shift rule: torch never looks inside.
 
-    `ShiftRule.apply(f, theta)` differentiates to any order (the rule is applied to itself) and under `torch.vmap`,
-    with finite shots too. PennyLane's own rule refuses batches of trainable inputs (PennyLane issue 6078).
+    `ShiftRule.apply(f, angles)` has the value `f(angles)`, where `f` maps angles `(*batch, n_angles)` in radians to
+    expectation values `(*batch, n_outputs)` and every angle enters through one R_Y (or any gate of frequency 1). The backward
+    pass runs all `2 * n_angles` shifted copies of the batch as one batch, with as many shots as `f` takes. It differentiates
+    to any order, since the rule is applied to itself, and works under `torch.vmap`. PennyLane's own rule refuses batches of
+    trainable inputs (PennyLane issue 6078).
+
+    Derived in book/foundations/parameter_shift, also what it costs: `1 + 2 * n_angles` circuits for each row of the batch.
     """
 
     @staticmethod
-    def forward(f, theta):
+    def forward(f, angles):
         with torch.no_grad():
-            return f(theta.detach()).to(theta.dtype)
+            return f(angles.detach()).to(angles.dtype)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.f, theta = inputs
-        ctx.save_for_backward(theta)
+        ctx.f, angles = inputs
+        ctx.save_for_backward(angles)
 
     @staticmethod
     def backward(ctx, grad):
-        (theta,) = ctx.saved_tensors
-        return None, grad * parameter_shift(lambda angles: ShiftRule.apply(ctx.f, angles), theta)
+        (angles,) = ctx.saved_tensors
+        n_angles = angles.shape[-1]
+        shifts = pi / 2 * torch.eye(n_angles, dtype=angles.dtype, device=angles.device)
+        shifts = torch.cat([shifts, -shifts]).reshape(2 * n_angles, *[1] * (angles.ndim - 1), n_angles)
+        plus, minus = ShiftRule.apply(ctx.f, angles + shifts).chunk(2)  # each (n_angles, *batch, n_outputs)
+        return None, ((plus - minus) / 2 * grad).sum(dim=-1).movedim(0, -1)
 
     @staticmethod
-    def vmap(info, in_dims, f, theta):
-        return ShiftRule.apply(f, theta), in_dims[1]
+    def vmap(info, in_dims, f, angles):
+        return ShiftRule.apply(f, angles.movedim(in_dims[1], 0)), 0

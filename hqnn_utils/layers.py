@@ -1,52 +1,156 @@
-"""Quantum circuits as torch modules: what a hybrid network is built from."""
+"""Quantum circuits as torch modules: what a hybrid network is built from.
 
+Both layers run on `simulator="statevector"`, the package's own exact engine, or on any PennyLane device, with the same
+parameters, shapes and results.
+"""
+
+from copy import copy, deepcopy
+from functools import partial
+
+import torch
 from jaxtyping import Float
-from pennylane import Z, expval
 from torch import Tensor, nn
 
-from hqnn_utils.circuits import h_ry, qnode
+from hqnn_utils import statevector
+from hqnn_utils.circuits import cnot_pairs, expval_z, h_ry, layered, qnode
 from hqnn_utils.gradients import ShiftRule
 
 
-class QuantumActivation(nn.Module):
+class _Circuit(nn.Module):
+    """What the two layers share: the choice of a simulator, and running it on angles of any leading shape."""
+
+    def __init__(self, circuit, n_qubits: int, simulator: str, diff_method: str | None, shots: int, seed: int | None):
+        super().__init__()
+        if shots < 0:
+            raise ValueError(f"shots must be 0 (exact) or positive, got {shots}")
+        self.node = None
+        if simulator == "statevector":
+            if shots or diff_method:
+                raise ValueError(
+                    "the state vector is exact and torch differentiates it: shots and diff_method need a PennyLane device, "
+                    "e.g. simulator='default.qubit'"
+                )
+            return
+        exact = simulator == "default.qubit" and not shots
+        self.diff_method = diff_method or ("backprop" if exact else "parameter-shift")
+        if self.diff_method == "backprop" and shots:
+            raise ValueError("shots leave nothing to go back through: use diff_method='parameter-shift'")
+        # The shift rule is ours, around the device: PennyLane's refuses batches of trainable inputs.
+        inside = None if self.diff_method == "parameter-shift" else self.diff_method
+        measure = partial(expval_z, n_qubits)
+        self._connect = partial(qnode, circuit, measure, n_qubits, simulator, shots, seed, diff_method=inside)
+        self.node = self._connect()
+
+    def __deepcopy__(self, memo):
+        """A copy has a device of its own: not every device can be copied."""
+        copied = copy(self)
+        others = {name: value for name, value in self.__dict__.items() if name not in ("node", "_connect")}
+        copied.__dict__.update(deepcopy(others, memo))
+        if self.node is not None:
+            copied.node = self._connect()
+        return copied
+
+    def _run(self, *arguments: Tensor) -> Tensor:
+        """Expectation values `(rows, n_qubits)` of the device, which broadcasts over one axis of rows."""
+        return torch.stack(self.node(*arguments), dim=-1).to(arguments[0].dtype)
+
+
+class QuantumActivation(_Circuit):
     """f(θ) = ⟨Z⟩ of the one-qubit circuit H–R_Y(θ), one qubit for every element of the input.
 
-    Exactly this equals -sin θ. Each call runs the circuits of the whole input as one broadcast batch, in float64, and
-    returns the dtype of the input; it can be trained, differentiated twice and used under `torch.vmap`.
+    Exactly this equals -sin θ, and the state vector needs no more than that; a device runs the circuits of the whole input as
+    one broadcast batch. It can be trained, differentiated twice and used under `torch.vmap`.
 
     Args:
-        device: any PennyLane device.
+        simulator: `"statevector"` or any PennyLane device.
+        diff_method: any method of that device; by default `"backprop"` on an exact default.qubit, else `"parameter-shift"`
+            (our batched rule, for any device and any shots).
         shots: measurements per circuit; 0 is exact. With shots each value is one of `shots + 1` steps in [-1, 1], and
             gradients are estimates from the same number of shots per shifted circuit.
-        diff_method: `"backprop"` (through the simulator, exact only) or `"parameter-shift"` (any device, any shots);
-            by default the first where it can be had.
         seed: of simulated shots; `None` takes a fresh one.
 
-    Shape: input and output `(*)`; input angles in radians, output in [-1, 1].
+    Shape: input and output `(*)`; input angles in radians, output in [-1, 1], of the input's dtype.
 
     Raises:
-        ValueError: negative shots, an unknown method, or backpropagation asked for where there is nothing to go through.
+        ValueError: negative shots, or shots or a method where the simulator has none.
 
     Derived in book/foundations/pqc (value) and book/foundations/parameter_shift (gradient).
     """
 
-    def __init__(self, device: str = "default.qubit", shots: int = 0, diff_method: str | None = None, seed: int | None = None):
-        super().__init__()
-        if shots < 0:
-            raise ValueError(f"shots must be 0 (exact) or positive, got {shots}")
-        exact = shots == 0 and device == "default.qubit"
-        diff_method = diff_method or ("backprop" if exact else "parameter-shift")
-        if diff_method not in ("backprop", "parameter-shift"):
-            raise ValueError(f"diff_method must be 'backprop' or 'parameter-shift', got {diff_method!r}")
-        if diff_method == "backprop" and not exact:
-            raise ValueError("backpropagation needs default.qubit without shots: use diff_method='parameter-shift'")
-        self.diff_method = diff_method
-        inside = "backprop" if diff_method == "backprop" else None  # the shift rule is ours, around the device
-        self.circuit = qnode(h_ry, lambda: expval(Z(0)), 1, device, shots, seed, diff_method=inside)
+    def __init__(
+        self, simulator: str = "statevector", diff_method: str | None = None, shots: int = 0, seed: int | None = None
+    ):
+        super().__init__(h_ry, 1, simulator, diff_method, shots, seed)
 
     def forward(self, theta: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return self.run(theta) if self.diff_method == "backprop" else ShiftRule.apply(self.run, theta)
+        if self.node is None or not theta.numel():  # of nothing, no device is asked
+            return -torch.sin(theta)
+        if self.diff_method == "parameter-shift":
+            return ShiftRule.apply(self._elementwise, theta.unsqueeze(-1)).squeeze(-1)
+        return self._elementwise(theta)
 
-    def run(self, theta: Tensor) -> Tensor:
-        """⟨Z⟩ of every element; PennyLane broadcasts one axis, so the input is flattened and folded back."""
-        return self.circuit(theta.reshape(-1)).reshape(theta.shape).to(theta.dtype)
+    def _elementwise(self, theta: Tensor) -> Tensor:
+        return self._run(theta.reshape(-1)).reshape(theta.shape)
+
+
+class QuantumLayer(_Circuit):
+    """The layered circuit as a layer: angles of n qubits in, ⟨Z_i⟩ of n qubits out.
+
+    H on each qubit, R_Y(x_i), then `depth` quantum layers of [entangler, R_Y(theta_li)].
+
+    Args:
+        n_qubits: width of input and output, at least 1.
+        depth: number of quantum layers, at least 0.
+        entangler: one of `circuits.ENTANGLERS`; `"none"` makes the separable twin.
+        simulator, diff_method, shots, seed: as for `QuantumActivation`.
+
+    Attributes:
+        theta: the only parameter, `(depth, n_qubits)`, in radians; starts near zero, normal with a standard deviation of 0.01,
+            as in Mari et al. 2020.
+
+    Shape: `(*, n_qubits)` → `(*, n_qubits)`; input angles in radians, output in [-1, 1], of the input's dtype.
+
+    Raises:
+        ValueError: as for `QuantumActivation`; an unknown entangler; a size that is no size; an input of another width.
+
+    Derived in book/foundations/simulation. Source: Mari et al. 2020, the dressed quantum circuit.
+    """
+
+    def __init__(
+        self,
+        n_qubits: int,
+        depth: int,
+        entangler: str = "ring",
+        simulator: str = "statevector",
+        diff_method: str | None = None,
+        shots: int = 0,
+        seed: int | None = None,
+    ):
+        if n_qubits < 1 or depth < 0:
+            raise ValueError(f"a layer needs n_qubits >= 1 and depth >= 0, got n_qubits={n_qubits}, depth={depth}")
+        cnot_pairs(n_qubits, entangler)  # refuses an unknown entangler now and not at the first batch
+        super().__init__(layered, n_qubits, simulator, diff_method, shots, seed)
+        self.n_qubits, self.depth, self.entangler = n_qubits, depth, entangler
+        self.theta = nn.Parameter(0.01 * torch.randn(depth, n_qubits))
+
+    def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        if x.shape[-1] != self.n_qubits:
+            raise ValueError(f"this layer takes {self.n_qubits} angles a row, got an input of shape {tuple(x.shape)}")
+        if self.node is None or not x.numel():
+            return statevector.expval_z(x, self.theta, self.entangler)
+        if self.diff_method == "parameter-shift":
+            # Every angle of every row is its own: expand adds up the gradients of the shared weights.
+            shared = self.theta.flatten().expand(*x.shape[:-1], -1)
+            return ShiftRule.apply(self._shifted, torch.cat([x, shared], dim=-1))
+        return self._run(x.reshape(-1, self.n_qubits), self.theta, self.entangler).reshape(x.shape)
+
+    def _shifted(self, angles: Tensor) -> Tensor:
+        """Expectation values for rows of all angles, data first: `(*, n_qubits * (1 + depth))` → `(*, n_qubits)`."""
+        rows = angles.reshape(-1, angles.shape[-1])
+        x, theta = rows.split([self.n_qubits, rows.shape[-1] - self.n_qubits], dim=-1)
+        layers = theta.T.reshape(self.depth, self.n_qubits, len(rows))
+        return self._run(x, layers, self.entangler).reshape(*angles.shape[:-1], self.n_qubits)
+
+    def extra_repr(self) -> str:
+        """What `print` shows of the layer."""
+        return f"n_qubits={self.n_qubits}, depth={self.depth}, entangler={self.entangler!r}"

@@ -1,5 +1,7 @@
 """The networks of the experiments: a LeNet-like body and the heads that turn its output into a decision."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,8 +43,11 @@ class HalfTanh(nn.Module):
         return -torch.tanh(theta / 2)
 
 
-HEADS = {"quantum": QuantumActivation, "sine": Sine, "sigmoid": HalfTanh}
-"""The twins of Experiment 1, which differ in the function of the last neuron and in nothing else."""
+HEADS = {"quantum": partial(QuantumActivation, simulator="default.qubit"), "sine": Sine, "sigmoid": HalfTanh}
+"""The twins of Experiment 1, which differ in the function of the last neuron and in nothing else.
+
+The quantum one runs its circuit on PennyLane's simulator: with `simulator="statevector"` it would be the sine itself.
+"""
 
 
 class BinaryClassifier(nn.Module):

@@ -101,6 +101,7 @@ def test_a_chapter_without_such_a_cell_declares_nothing(write_notebook, tmp_path
         ("share", "0.5", 0.5),
         ("verbose", "true", True),
         ("verbose", "False", False),
+        ("verbose", "TRUE", True),
         ("title", "3", "3"),
         ("title", "", ""),
         ("classes", "3,5", [3, 5]),
@@ -164,7 +165,7 @@ def test_a_value_out_of_range_is_refused(name, text, allowed):
         DECLARED[name].parse(text)
 
 
-@pytest.mark.parametrize("text", ["3,3", "3", "1,2,3", "[]"])
+@pytest.mark.parametrize("text", ["3,3", "3", "1,2,3", "3,3,5", "[]"])
 def test_a_list_must_have_as_many_different_values_as_declared(text):
     with pytest.raises(ParameterError, match=r"parameter classes = .* expected 2 different values"):
         DECLARED["classes"].parse(text)
@@ -245,6 +246,8 @@ def test_a_notebooks_own_defaults_pass():
         ("rate = float('nan')", r"parameter rate = nan refused: allowed is in \(0, 1\]"),
         ("dataset = 'cifar'", "allowed is in {mnist, digits}"),
         ("classes = [3, 3]", "expected 2 different values"),
+        ("spreads = 0.5", r"expected list\[float\]"),
+        ("epochs = [3]", "expected int"),
         ("epoch = 3", "unknown parameter 'epoch': did you mean epochs?"),
         ("qqq = 3", "unknown parameter 'qqq': this chapter declares epochs"),
     ],
@@ -268,7 +271,7 @@ def test_a_parameter_that_was_changed_by_hand_is_checked_too():
 
 
 def test_a_rerun_parameters_cell_counts_anew():
-    assert check_parameters(running("epochs: int = 0  # in [1, 9]", "epochs: int = 2  # in [1, 9]")) is None
+    assert check_parameters(running("epochs: int = 2  # in [1, 3]", "epochs: int = 7  # in [1, 9]")) is None
 
 
 def test_a_notebook_that_declares_nothing_is_refused():
@@ -286,9 +289,10 @@ def test_cells_that_declare_no_literals_are_passed_over(source):
 
 @pytest.fixture
 def book(monkeypatch, tmp_path, write_notebook):
-    """A book of two chapters, with a checkpoint lying about."""
+    """A book of two chapters, with a checkpoint and a run that is still going on lying about."""
     folder = tmp_path / "book"
-    for name in ("foundations/pqc", "experiments/device_timing", "foundations/.ipynb_checkpoints/pqc-checkpoint"):
+    lying_about = ("foundations/.ipynb_checkpoints/pqc-checkpoint", "foundations/.pqc-x7w9", ".pqc-x7w9")
+    for name in ("foundations/pqc", "experiments/device_timing", *lying_about):
         write_notebook(folder / f"{name}.ipynb")
     monkeypatch.setattr(chapters, "BOOK", folder)
     return folder
@@ -299,6 +303,12 @@ def test_the_chapters_are_the_notebooks_of_the_book(book):
         "device_timing": book / "experiments/device_timing.ipynb",
         "pqc": book / "foundations/pqc.ipynb",
     }
+
+
+def test_the_book_may_itself_lie_in_a_hidden_folder(book, monkeypatch, tmp_path):
+    monkeypatch.setattr(chapters, "BOOK", tmp_path / ".hidden")
+    book.rename(chapters.BOOK)
+    assert list(chapters.chapters()) == ["device_timing", "pqc"]
 
 
 @pytest.mark.parametrize("wanted", ["pqc", "foundations/pqc", "pqc.ipynb"])
@@ -339,6 +349,7 @@ def test_an_unknown_chapter_is_refused_with_its_near_misses(book, wanted, hint):
         ("inside", "inside", 0.0, True),
         ("inside", "above", 9.0, False),
         ("inside", 1.0, 9.0, False),
+        (1.0, "inside", 9.0, False),
         (nan, 1.0, 9.0, False),
     ],
 )
@@ -453,7 +464,7 @@ def test_a_refused_parameter_starts_no_kernel_and_makes_no_folder(no_kernel, cha
 def test_a_run_with_parameters_never_replaces_its_own_chapter(no_kernel, chapter):
     before = chapter.read_bytes()
     with pytest.raises(ChapterError, match="is the chapter itself, which keeps its default parameters"):
-        run(str(chapter), {"epochs": "5"}, chapter.parent / "." / chapter.name)
+        run(str(chapter), {"epochs": "5"}, chapter.parent / "elsewhere" / ".." / chapter.name)
     assert chapter.read_bytes() == before
 
 

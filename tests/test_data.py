@@ -77,6 +77,7 @@ def test_mnists_fingerprint_is_that_of_its_files(mnist_images):
 
 def test_digits_fingerprint_is_the_catalogues():
     assert DIGITS.sha256 == entry("digits").sha256
+    assert verify("digits") == {"scikit-learn": "ok"}
 
 
 def test_no_digit_is_in_both_splits():

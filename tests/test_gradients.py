@@ -105,6 +105,22 @@ def test_the_two_term_rule_holds_for_every_angle_of_a_layered_circuit(n_qubits, 
     torch.testing.assert_close(parameter_shift(one_at_a_time, base), expected, atol=1e-8, rtol=0)
 
 
+@given(st.integers(1, 4), st.integers(0, 3), st.sampled_from(ENTANGLERS), st.integers(0, 2**32 - 1))
+def test_shift_rule_on_all_angles_of_a_layered_circuit_is_automatic_differentiation(n_qubits, depth, entangler, seed):
+    generator = torch.Generator().manual_seed(seed)
+    angles = 3 * torch.randn(2, (depth + 1) * n_qubits, generator=generator, dtype=torch.float64)  # inputs, then weights
+    node = qnode(layered, lambda: expval_z(n_qubits), n_qubits)
+
+    def outputs(angles):
+        """All ⟨Z⟩ for angles `(*batch, angles)`."""
+        rows = angles.reshape(-1, angles.shape[-1])
+        theta = rows[:, n_qubits:].T.reshape(depth, n_qubits, len(rows))  # PennyLane broadcasts the last axis
+        return torch.stack(node(rows[:, :n_qubits], theta, entangler), dim=-1).reshape(*angles.shape[:-1], n_qubits)
+
+    found, expected = (torch.autograd.functional.jacobian(f, angles) for f in (lambda a: ShiftRule.apply(outputs, a), outputs))
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
 @given(frequency_sets)
 def test_the_default_rule_is_pennylanes(frequencies):
     rows = qml.gradients.generate_shift_rule(tuple(frequencies))  # (coefficient, shift), of both signs
@@ -185,6 +201,68 @@ def opaque_sine(theta):
 def test_shift_rule_differentiates_a_function_that_torch_cannot_see_through(check):
     theta = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     assert check(lambda t: ShiftRule.apply(opaque_sine, t), theta)
+
+
+def opaque_mixture(angles):
+    """Two angles to three outputs, of frequency 1 in each angle, and closed to torch: as a device with entangled qubits is."""
+    return torch.from_numpy(mixture(np, *np.moveaxis(np.asarray(angles.detach()), -1, 0)))
+
+
+def mixture(numbers, a, b):
+    """The same for numpy and torch."""
+    return numbers.stack([numbers.sin(a) * numbers.cos(b), numbers.cos(a + b), 0.5 - numbers.sin(b)], -1)
+
+
+def random_angles(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (4,), (0,), (2, 3)])
+def test_shift_rule_gives_value_and_gradient_of_many_outputs_that_mix_the_angles(batch):
+    theta = random_angles(*batch, 2)
+    weights = double([1.0, -2.0, 0.5])  # no two outputs count alike
+
+    def value_and_gradient(function):
+        value = function(theta)
+        return value.detach(), torch.autograd.grad((weights * value**2).sum(), theta)[0]
+
+    found = value_and_gradient(lambda t: ShiftRule.apply(opaque_mixture, t))
+    expected = value_and_gradient(lambda t: mixture(torch, *t.unbind(-1)))
+    assert found[0].shape == (*batch, 3)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_shift_rule_of_many_outputs_can_be_differentiated_twice(check, batch):
+    assert check(lambda t: ShiftRule.apply(opaque_mixture, t), random_angles(*batch, 2))
+
+
+@pytest.mark.parametrize("of", [lambda f: f, torch.func.jacrev, lambda f: torch.func.jacrev(torch.func.jacrev(f))])
+def test_shift_rule_of_many_outputs_maps_under_vmap_with_its_derivatives(of):
+    theta = random_angles(4, 2).detach()
+    found = torch.vmap(of(lambda t: ShiftRule.apply(opaque_mixture, t)))(theta)
+    expected = torch.vmap(of(lambda t: mixture(torch, *t.unbind(-1))))(theta)
+    torch.testing.assert_close(found, expected)
+
+
+def test_shift_rule_evaluates_all_shifted_copies_in_one_call_of_two_an_angle():
+    shapes = []
+
+    def f(angles):
+        shapes.append(tuple(angles.shape))
+        return opaque_mixture(angles)
+
+    ShiftRule.apply(f, random_angles(5, 2)).sum().backward()
+    assert shapes == [(5, 2), (4, 5, 2)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shift_rule_keeps_the_dtype_whatever_the_device_answers_in(dtype):
+    theta = torch.ones(3, 2, dtype=dtype, requires_grad=True)
+    value = ShiftRule.apply(lambda angles: opaque_mixture(angles.double()), theta)
+    value.sum().backward()
+    assert (value.dtype, theta.grad.dtype) == (dtype, dtype)
 
 
 def test_shift_rule_gives_the_third_derivative_too():

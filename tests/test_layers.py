@@ -1,4 +1,6 @@
-"""The quantum activation: a sine to torch in value, derivative and batching, and an honest sample with shots."""
+"""The two quantum layers: one function on every simulator, in value, derivative and batching; an honest sample with shots."""
+
+from copy import deepcopy
 
 import numpy as np
 import pennylane as qml
@@ -6,72 +8,120 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.func import functional_call
 
-from hqnn_utils.circuits import h_ry
-from hqnn_utils.layers import QuantumActivation
+from hqnn_utils import statevector
+from hqnn_utils.circuits import ENTANGLERS, expval_z, h_ry, layered, qnode
+from hqnn_utils.layers import QuantumActivation, QuantumLayer
+from hqnn_utils.training import Ensemble
 
-both_methods = pytest.mark.parametrize("diff_method", ["backprop", "parameter-shift"])
+WAYS = {
+    "statevector": {},
+    "backprop": {"simulator": "default.qubit"},
+    "parameter-shift": {"simulator": "default.qubit", "diff_method": "parameter-shift"},
+    "adjoint": {"simulator": "default.qubit", "diff_method": "adjoint"},
+    "lightning, parameter-shift": {"simulator": "lightning.qubit"},
+    "lightning, adjoint": {"simulator": "lightning.qubit", "diff_method": "adjoint"},
+}
+every_way = pytest.mark.parametrize("way", WAYS)
+# PennyLane's adjoint is no function that torch can differentiate again or map over.
+mappable = pytest.mark.parametrize("way", [way for way in WAYS if "adjoint" not in way])
+# lightning computes in complex128, but where it differentiates PennyLane hands its numbers to torch in float32.
+TOLERANCE = {way: 1e-6 if way == "lightning, adjoint" else 1e-10 for way in WAYS}
+DEVICES = ("default.qubit", "lightning.qubit")
+every_device = pytest.mark.parametrize("simulator", DEVICES)
 
 
 def angles(*shape: int, seed: int = 0) -> torch.Tensor:
     return 3 * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@both_methods
+def quantum_layer(n_qubits: int, depth: int, entangler: str = "ring", **options) -> QuantumLayer:
+    """A layer in float64 whose weights are not small, alike for all options."""
+    layer = QuantumLayer(n_qubits, depth, entangler, **options).double()
+    layer.load_state_dict({"theta": angles(depth, n_qubits, seed=1)})
+    return layer
+
+
+def value_and_gradients(function, *leaves) -> tuple[torch.Tensor, ...]:
+    """The value, and the gradients of the sum of its squares."""
+    value = function()
+    gradients = torch.autograd.grad(value.square().sum(), leaves, allow_unused=True, materialize_grads=True)
+    return value.detach(), *gradients
+
+
+def of_layer(layer: QuantumLayer, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    x = x.clone().requires_grad_()
+    return value_and_gradients(lambda: layer(x), x, layer.theta)
+
+
+def of_circuit(layer: QuantumLayer, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The oracle: the definition of the circuit on default.qubit, differentiated by backpropagation."""
+    x = x.clone().requires_grad_()
+    node = qnode(layered, lambda: expval_z(layer.n_qubits), layer.n_qubits)
+    return value_and_gradients(lambda: torch.stack(node(x, layer.theta, layer.entangler), dim=-1), x, layer.theta)
+
+
+# The activation
+
+
+@mappable
 @given(shape=st.lists(st.integers(1, 4), max_size=4).map(tuple))
-def test_the_activation_is_minus_sine_of_any_shape(diff_method, shape):
+def test_the_activation_is_minus_sine_of_any_shape(way, shape):
     theta = angles(*shape)
-    torch.testing.assert_close(QuantumActivation(diff_method=diff_method)(theta), -torch.sin(theta))
+    torch.testing.assert_close(QuantumActivation(**WAYS[way])(theta), -torch.sin(theta))
 
 
-@both_methods
+@every_way
+def test_the_activation_is_its_circuit_in_value_and_gradient(way):
+    theta = angles(6).requires_grad_()
+    node = qnode(h_ry, lambda: qml.expval(qml.Z(0)), 1)
+    found = value_and_gradients(lambda: QuantumActivation(**WAYS[way])(theta), theta)
+    expected = value_and_gradients(lambda: node(theta), theta)
+    torch.testing.assert_close(found, expected, atol=TOLERANCE[way], rtol=0)
+
+
+@every_way
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_activation_keeps_the_dtype(diff_method, dtype):
-    assert QuantumActivation(diff_method=diff_method)(torch.ones(2, dtype=dtype)).dtype == dtype
+def test_the_activation_keeps_the_dtype(way, dtype):
+    assert QuantumActivation(**WAYS[way])(torch.ones(2, dtype=dtype)).dtype == dtype
 
 
-@both_methods
-def test_a_float32_input_gets_a_float32_gradient(diff_method):
+@every_way
+def test_a_float32_input_gets_a_float32_gradient(way):
     theta = torch.ones(2, requires_grad=True)
-    QuantumActivation(diff_method=diff_method)(theta).sum().backward()
+    QuantumActivation(**WAYS[way])(theta).sum().backward()
     torch.testing.assert_close(theta.grad, -torch.cos(torch.ones(2)))
 
 
-@both_methods
+@mappable
 @pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
-def test_the_activation_can_be_differentiated_twice(diff_method, check):
-    assert check(QuantumActivation(diff_method=diff_method), angles(2, 3).requires_grad_())
+def test_the_activation_can_be_differentiated_twice(way, check):
+    assert check(QuantumActivation(**WAYS[way]), angles(2, 3).requires_grad_())
 
 
-@both_methods
+@mappable
 @pytest.mark.parametrize("of", [lambda f: f, lambda f: torch.func.grad(lambda theta: f(theta).prod())])
-def test_vmap_of_the_activation_equals_a_loop(diff_method, of):
-    function = of(QuantumActivation(diff_method=diff_method))
+def test_vmap_of_the_activation_equals_a_loop(way, of):
+    function = of(QuantumActivation(**WAYS[way]))
     theta = angles(4, 3)
     torch.testing.assert_close(torch.vmap(function)(theta), torch.stack([function(row) for row in theta]))
 
 
-def test_simulators_and_methods_agree_in_value_and_gradient():
-    found = []
-    for activation in (QuantumActivation(), QuantumActivation("lightning.qubit")):
-        theta = angles(6).requires_grad_()
-        value = activation(theta)
-        found.append((value.detach(), torch.autograd.grad((value**2).sum(), theta)[0]))
-    torch.testing.assert_close(*found)
+@every_way
+@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+def test_the_activation_of_nothing_is_nothing(way, shape):
+    theta = torch.zeros(shape, requires_grad=True)
+    value = QuantumActivation(**WAYS[way])(theta)
+    value.sum().backward()
+    assert (value.shape, theta.grad.shape) == (shape, shape)
 
 
-@pytest.mark.parametrize(
-    ("device", "shots", "method"),
-    [("default.qubit", 0, "backprop"), ("default.qubit", 5, "parameter-shift"), ("lightning.qubit", 0, "parameter-shift")],
-)
-def test_backpropagation_is_the_default_where_it_can_be_had(device, shots, method):
-    assert QuantumActivation(device, shots).diff_method == method
-
-
-@pytest.mark.parametrize("device", ["default.qubit", "lightning.qubit"])
+@every_device
 @pytest.mark.parametrize("shots", [1, 7])
-def test_with_shots_a_value_is_one_of_shots_plus_one_steps(device, shots):
-    counts = (QuantumActivation(device, shots, seed=0)(angles(100)) + 1) / 2 * shots  # how often 0 was measured
+def test_with_shots_a_value_is_one_of_shots_plus_one_steps(simulator, shots):
+    values = QuantumActivation(simulator, shots=shots, seed=0)(angles(100))
+    counts = (values + 1) / 2 * shots  # how often 0 was measured
     torch.testing.assert_close(counts, counts.round())
     assert 0 <= counts.min() < counts.max() <= shots
 
@@ -79,42 +129,25 @@ def test_with_shots_a_value_is_one_of_shots_plus_one_steps(device, shots):
 @pytest.mark.parametrize("theta", [-2.0, 0.0, 0.5, np.pi / 2])
 def test_with_shots_the_mean_is_the_exact_value(theta):
     shots, repeats = 20, 500
-    values = QuantumActivation(shots=shots, seed=0)(torch.full((repeats,), theta, dtype=torch.float64))
+    values = QuantumActivation("default.qubit", shots=shots, seed=0)(torch.full((repeats,), theta, dtype=torch.float64))
     standard_error = abs(np.cos(theta)) / np.sqrt(shots * repeats)  # Var Z = 1 - sin²
     assert abs(values.mean() + np.sin(theta)) <= 5 * standard_error + 1e-12
 
 
 def test_with_shots_the_spread_is_that_of_the_binomial():
     shots, theta = 25, 0.5
-    values = QuantumActivation(shots=shots, seed=0)(torch.full((4000,), theta, dtype=torch.float64))
+    values = QuantumActivation("default.qubit", shots=shots, seed=0)(torch.full((4000,), theta, dtype=torch.float64))
     assert values.std() == pytest.approx(np.cos(theta) / np.sqrt(shots), rel=0.06)  # 5 standard errors of a spread
 
 
 def test_with_shots_the_gradient_is_an_unbiased_estimate():
     shots, repeats = 20, 500
     theta = torch.full((repeats,), 0.5, dtype=torch.float64, requires_grad=True)
-    QuantumActivation(shots=shots, seed=0)(theta).sum().backward()
+    QuantumActivation("default.qubit", shots=shots, seed=0)(theta).sum().backward()
     # (f₊ - f₋)/2, each with variance sin²(θ)/shots, since ⟨Z⟩ at θ ± π/2 is ∓cos θ
     standard_error = np.sin(0.5) / np.sqrt(2 * shots * repeats)
     assert theta.grad.std() > 0
     assert abs(theta.grad.mean() + np.cos(0.5)) < 5 * standard_error
-
-
-@pytest.mark.parametrize("device", ["default.qubit", "lightning.qubit"])
-def test_shots_are_drawn_anew_in_every_call_and_alike_for_a_seed(device):
-    def calls(seed):
-        activation = QuantumActivation(device, shots=50, seed=seed)
-        return activation(angles(20)), activation(angles(20))
-
-    (first, second), (again, _), (other, _) = calls(1), calls(1), calls(2)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, second)
-    assert not torch.equal(first, other)
-
-
-def test_without_a_seed_shots_differ_from_module_to_module():
-    first, second = (QuantumActivation(shots=50)(angles(20)) for _ in range(2))
-    assert not torch.equal(first, second)
 
 
 def test_a_batch_of_trainable_angles_trains_by_the_shift_rule_where_pennylanes_layer_refuses():
@@ -128,19 +161,254 @@ def test_a_batch_of_trainable_angles_trains_by_the_shift_rule_where_pennylanes_l
     # PennyLane issue 6078. Once this raises no more, PennyLane's layer may do what ours does.
     with pytest.raises(NotImplementedError, match="broadcasted"):
         qml.qnn.TorchLayer(qnode, {"weight": ()})(theta).sum().backward()
-    QuantumActivation(diff_method="parameter-shift")(theta).sum().backward()
+    QuantumActivation("default.qubit", "parameter-shift")(theta).sum().backward()
     torch.testing.assert_close(theta.grad, -torch.cos(theta.detach()))
 
 
+# The layer
+
+
+@every_way
+@pytest.mark.parametrize("entangler", ENTANGLERS)
+def test_on_every_simulator_a_layer_is_its_circuit_in_value_and_gradient(way, entangler):
+    layer, x = quantum_layer(3, 2, entangler, **WAYS[way]), angles(4, 3)
+    torch.testing.assert_close(of_layer(layer, x), of_circuit(layer, x), atol=TOLERANCE[way], rtol=0)
+
+
+@every_way
+@pytest.mark.parametrize(("n_qubits", "depth"), [(1, 0), (1, 2), (2, 0), (2, 1)])
+def test_the_smallest_layers_are_their_circuits(way, n_qubits, depth):
+    layer, x = quantum_layer(n_qubits, depth, **WAYS[way]), angles(4, n_qubits)
+    torch.testing.assert_close(of_layer(layer, x), of_circuit(layer, x), atol=TOLERANCE[way], rtol=0)
+
+
+@given(st.integers(1, 8), st.integers(0, 6), st.sampled_from(ENTANGLERS), st.integers(0, 2**32 - 1))
+def test_a_layer_of_any_size_is_its_circuit(n_qubits, depth, entangler, seed):
+    layer, x = quantum_layer(n_qubits, depth, entangler), angles(2, n_qubits, seed=seed)
+    torch.testing.assert_close(of_layer(layer, x), of_circuit(layer, x), atol=1e-10, rtol=0)
+
+
+@every_way
+@pytest.mark.parametrize("batch", [(), (1,), (2, 3), (2, 1, 2)])
+def test_any_leading_dimensions_are_a_batch_of_rows(way, batch):
+    layer, x = quantum_layer(3, 2, **WAYS[way]), angles(*batch, 3)
+    value, by_input, by_weights = of_layer(layer, x)
+    rows = [of_circuit(layer, row) for row in x.reshape(-1, 3)]
+    torch.testing.assert_close(value, torch.stack([row[0] for row in rows]).reshape(x.shape), atol=TOLERANCE[way], rtol=0)
+    torch.testing.assert_close(by_input, torch.stack([row[1] for row in rows]).reshape(x.shape), atol=TOLERANCE[way], rtol=0)
+    torch.testing.assert_close(by_weights, sum(row[2] for row in rows), atol=12 * TOLERANCE[way], rtol=0)
+
+
+@every_way
+@pytest.mark.parametrize("batch", [(0,), (2, 0)])
+def test_a_layer_of_an_empty_batch_is_empty_and_moves_no_weight(way, batch):
+    layer = quantum_layer(3, 2, **WAYS[way])
+    value, by_input, by_weights = of_layer(layer, angles(*batch, 3))
+    assert value.shape == by_input.shape == (*batch, 3)
+    assert torch.equal(by_weights, torch.zeros(2, 3, dtype=torch.float64))
+
+
+@every_way
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_layer_and_its_gradients_keep_the_dtype(way, dtype):
+    found = of_layer(quantum_layer(3, 2, **WAYS[way]).to(dtype), angles(4, 3).to(dtype))
+    assert {tensor.dtype for tensor in found} == {dtype}
+
+
+@every_way
+def test_in_float32_a_layer_is_good_to_five_places(way):
+    exact, x = quantum_layer(3, 2), angles(4, 3)
+    found = of_layer(quantum_layer(3, 2, **WAYS[way]).float(), x.float())
+    torch.testing.assert_close([tensor.double() for tensor in found], list(of_circuit(exact, x)), atol=1e-5, rtol=1e-5)
+
+
+@mappable
+@pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
+def test_a_layer_can_be_differentiated_twice_by_inputs_and_weights(way, check):
+    layer = quantum_layer(2, 1, **WAYS[way])
+    leaves = angles(2, 2).requires_grad_(), layer.theta.detach().clone().requires_grad_()
+    assert check(lambda x, theta: functional_call(layer, {"theta": theta}, (x,)), leaves)
+
+
+def test_without_an_entangler_an_output_depends_on_its_own_input_alone():
+    x = angles(3)
+    separable, entangled = (torch.func.jacrev(quantum_layer(3, 2, entangler))(x) for entangler in ("none", "ring"))
+    off_diagonal = ~torch.eye(3, dtype=torch.bool)
+    torch.testing.assert_close(separable[off_diagonal], torch.zeros(6, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert entangled[off_diagonal].abs().max() > 0.1
+
+
+@mappable
+@pytest.mark.parametrize("as_matrix", [True, False], ids=["matrix", "blocks"])
+def test_stacked_layers_under_vmap_are_a_loop_in_value_and_gradient(way, as_matrix, monkeypatch):
+    monkeypatch.setattr(statevector, "MATRIX_QUBITS", 6 if as_matrix else 0)
+    ensemble = Ensemble(lambda: QuantumLayer(3, 2, **WAYS[way]).double(), seeds=range(4))
+    theta, x = ensemble.parameters["theta"], angles(4, 5, 3).requires_grad_()
+    with torch.no_grad():
+        theta += angles(4, 2, 3, seed=2)
+    node = qnode(layered, lambda: expval_z(3), 3)
+    found = value_and_gradients(lambda: ensemble(x), x, theta)
+    loop = value_and_gradients(
+        lambda: torch.stack([torch.stack(node(rows, t, "ring"), dim=-1) for rows, t in zip(x, theta, strict=True)]), x, theta
+    )
+    torch.testing.assert_close(found, loop, atol=1e-10, rtol=0)
+
+
+@every_way
+def test_weights_can_be_exchanged_between_simulators(way):
+    here, there = quantum_layer(3, 2, **WAYS[way]), QuantumLayer(3, 2).double()
+    there.load_state_dict(here.state_dict())
+    torch.testing.assert_close(there(angles(4, 3)), here(angles(4, 3)), atol=TOLERANCE[way], rtol=0)
+
+
+@every_way
+def test_a_copy_computes_the_same_and_learns_for_itself(way):
+    layer, x = quantum_layer(3, 2, **WAYS[way]), angles(4, 3)
+    before = layer(x).detach()
+    copy = deepcopy(layer)
+    assert torch.equal(copy(x), before)
+    with torch.no_grad():
+        copy.theta += 1
+    assert torch.equal(layer(x), before)
+    assert not torch.allclose(copy(x), before)
+
+
+def test_a_layer_starts_near_zero_and_from_torchs_generator():
+    def drawn(seed):
+        torch.manual_seed(seed)
+        return QuantumLayer(50, 40).theta.detach()
+
+    theta = drawn(0)
+    assert theta.shape == (40, 50)
+    assert theta.std().item() == pytest.approx(0.01, rel=0.08)  # 5 standard errors of a spread from 2000
+    assert abs(theta.mean()) < 5 * 0.01 / np.sqrt(theta.numel())
+    assert torch.equal(theta, drawn(0))
+    assert not torch.equal(theta, drawn(1))
+
+
+def test_a_layer_shows_its_sizes_and_entangler():
+    assert repr(QuantumLayer(3, 2, "all")) == "QuantumLayer(n_qubits=3, depth=2, entangler='all')"
+
+
+# Shots and circuits of the layer
+
+
+@every_device
+def test_with_shots_every_output_of_a_layer_is_one_of_shots_plus_one_steps(simulator):
+    shots = 7
+    counts = (quantum_layer(3, 2, simulator=simulator, shots=shots, seed=0)(angles(40, 3)) + 1) / 2 * shots
+    torch.testing.assert_close(counts, counts.round())
+    assert 0 <= counts.min() < counts.max() <= shots
+
+
+def test_with_shots_value_and_gradients_of_a_layer_are_unbiased_estimates():
+    repeats = 400  # equal models, each with its own measurements
+    ensemble = Ensemble(lambda: quantum_layer(2, 1, simulator="default.qubit", shots=20, seed=0), seeds=[0] * repeats)
+    x, row = angles(1, 2).expand(repeats, 1, 2).clone().requires_grad_(), angles(1, 2).requires_grad_()
+    value = ensemble(x)
+    weights = torch.tensor([1.0, -2.0], dtype=torch.float64)  # of the outputs: a linear function, lest squares add a bias
+    found = value.detach(), *torch.autograd.grad((weights * value).sum(), (x, ensemble.parameters["theta"]))
+    exact = quantum_layer(2, 1, simulator="default.qubit")
+    expected = exact(row).detach(), *torch.autograd.grad((weights * exact(row)).sum(), (row, exact.theta))
+    for samples, truth in zip(found, expected, strict=True):
+        standard_error = samples.std(dim=0) / np.sqrt(repeats)
+        assert (standard_error > 0).all()
+        assert ((samples.mean(dim=0) - truth).abs() < 5 * standard_error).all()
+
+
+@pytest.mark.parametrize("layer", [QuantumActivation, lambda *args, **options: QuantumLayer(2, 1, "ring", *args, **options)])
+@every_device
+def test_shots_are_drawn_anew_in_every_call_and_alike_for_a_seed(layer, simulator):
+    def calls(seed):
+        torch.manual_seed(0)  # the weights are not what is asked about
+        module = layer(simulator, shots=50, seed=seed)
+        return module(angles(20, 2)), module(angles(20, 2))
+
+    (first, second), (again, _), (other, _) = calls(1), calls(1), calls(2)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_without_a_seed_shots_differ_from_module_to_module():
+    first, second = (QuantumActivation("default.qubit", shots=50)(angles(20)) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+@every_device
+@pytest.mark.parametrize("shots", [0, 5])
+@pytest.mark.parametrize(("batch", "n_qubits", "depth"), [((), 1, 0), ((4,), 3, 0), ((5,), 2, 3), ((2, 3), 2, 1)])
+def test_a_step_by_the_shift_rule_runs_one_circuit_a_row_and_two_an_angle(simulator, shots, batch, n_qubits, depth):
+    layer = quantum_layer(n_qubits, depth, simulator=simulator, diff_method="parameter-shift", shots=shots, seed=0)
+    with qml.Tracker(layer.node.device) as tracker:
+        layer(angles(*batch, n_qubits).requires_grad_()).sum().backward()
+    circuits = int(np.prod(batch)) * (1 + 2 * n_qubits + 2 * n_qubits * depth)
+    # An execution is what a quantum computer would run: PennyLane counts each row of a broadcast batch.
+    assert tracker.totals["executions"] == circuits
+    assert tracker.totals.get("shots", 0) == shots * circuits
+
+
+# The choice of a simulator
+
+
+@pytest.mark.parametrize("layer", [QuantumActivation, lambda *args, **options: QuantumLayer(2, 1, "ring", *args, **options)])
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("simulator", "shots", "method"),
+    [("default.qubit", 0, "backprop"), ("default.qubit", 5, "parameter-shift"), ("lightning.qubit", 0, "parameter-shift")],
+)
+def test_backpropagation_is_the_default_where_it_can_be_had(layer, simulator, shots, method):
+    assert layer(simulator, shots=shots).diff_method == method
+
+
+@pytest.mark.parametrize("layer", [QuantumActivation, lambda **options: QuantumLayer(2, 1, **options)])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
     [
         ({"shots": -1}, r"shots must be 0 \(exact\) or positive, got -1"),
-        ({"diff_method": "adjoint"}, "diff_method must be 'backprop' or 'parameter-shift', got 'adjoint'"),
-        ({"diff_method": "backprop", "shots": 10}, "backpropagation needs default.qubit without shots"),
-        ({"diff_method": "backprop", "device": "lightning.qubit"}, "backpropagation needs default.qubit without shots"),
+        ({"shots": -1, "simulator": "default.qubit"}, r"shots must be 0 \(exact\) or positive, got -1"),
+        ({"shots": 10}, "shots and diff_method need a PennyLane device, e.g. simulator='default.qubit'"),
+        ({"diff_method": "backprop"}, "shots and diff_method need a PennyLane device"),
+        ({"diff_method": "parameter-shift"}, "shots and diff_method need a PennyLane device"),
+        ({"diff_method": "backprop", "shots": 10, "simulator": "default.qubit"}, "use diff_method='parameter-shift'"),
     ],
 )
-def test_an_activation_that_cannot_be_had_is_refused(arguments, sentence):
+def test_a_simulation_that_cannot_be_had_is_refused(layer, options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        QuantumActivation(**arguments)
+        layer(**options)
+
+
+@pytest.mark.parametrize("layer", [QuantumActivation, lambda **options: QuantumLayer(2, 1, **options)])
+@pytest.mark.parametrize(
+    "options",
+    [{"simulator": "lightning.qubit", "diff_method": "backprop"}, {"simulator": "default.qubit", "diff_method": "magic"}],
+)
+def test_a_method_that_the_device_does_not_have_is_refused(layer, options):
+    with pytest.raises(qml.exceptions.QuantumFunctionError, match=options["diff_method"]):
+        layer(**options)
+
+
+@pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ((0, 1), "needs n_qubits >= 1 and depth >= 0, got n_qubits=0, depth=1"),
+        ((-2, 1), "got n_qubits=-2, depth=1"),
+        ((2, -1), "got n_qubits=2, depth=-1"),
+        ((2, 1, "star"), "unknown entangler 'star': choose one of none, linear, ring, all"),
+    ],
+)
+def test_a_layer_that_cannot_be_built_is_refused(options, sizes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        QuantumLayer(*sizes, **options)
+
+
+@every_way
+@pytest.mark.parametrize("shape", [(2,), (5, 4), (2, 3, 1)])
+def test_an_input_of_another_width_is_refused_with_its_shape(way, shape):
+    with pytest.raises(ValueError, match=rf"this layer takes 3 angles a row, got an input of shape \({shape[0]},"):
+        QuantumLayer(3, 2, **WAYS[way])(torch.zeros(shape))
+
+
+def test_a_layer_of_more_qubits_than_memory_is_refused_by_a_sentence():
+    with pytest.raises(MemoryError, match="40 qubits with depth 2"):
+        QuantumLayer(40, 2)(torch.zeros(1, 40))

@@ -1,5 +1,6 @@
 """The networks: their shapes, and what the twins' heads have in common and not."""
 
+import pennylane as qml
 import pytest
 import torch
 from torch.nn.functional import conv2d, max_pool2d, relu
@@ -71,18 +72,30 @@ def test_the_sine_head_is_the_probability_of_finding_one():
     torch.testing.assert_close(model(images()), (1 + torch.sin(theta)) / 2)
 
 
-def test_the_quantum_head_is_the_sine_head():
-    difference = classifier("quantum")(images(16)) - classifier("sine")(images(16))
+every_simulator = pytest.mark.parametrize("simulator", ["statevector", "default.qubit", "lightning.qubit"])
+
+
+@every_simulator
+def test_the_quantum_head_is_the_sine_head(simulator):
+    difference = classifier("quantum", simulator=simulator)(images(16)) - classifier("sine")(images(16))
     assert difference.abs().max() < 1e-6
 
 
-def test_the_quantum_head_trains_as_the_sine_head_does():
-    def gradients(head):
-        model = classifier(head)
+@every_simulator
+def test_the_quantum_head_trains_as_the_sine_head_does(simulator):
+    def gradients(model):
         model(images()).sum().backward()
         return torch.cat([p.grad.flatten() for p in model.parameters()])
 
-    torch.testing.assert_close(gradients("quantum"), gradients("sine"), atol=1e-6, rtol=1e-4)
+    found, expected = gradients(classifier("quantum", simulator=simulator)), gradients(classifier("sine"))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_the_quantum_head_runs_its_circuit_on_pennylanes_simulator():
+    model = classifier("quantum")
+    with qml.Tracker(model.expval.node.device) as tracker:
+        model(images(4))
+    assert tracker.totals["executions"] == 4
 
 
 def test_the_heads_have_no_parameters_of_their_own():

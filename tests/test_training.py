@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 from torch import nn
 
-from hqnn_utils.layers import QuantumActivation
+from hqnn_utils.layers import QuantumActivation, QuantumLayer
 from hqnn_utils.training import Ensemble, accuracy, fit, negative_probability
 
 SEEDS = [3, 0, 11]
@@ -29,8 +29,12 @@ class Small(nn.Module):
 
 BUILDS = {
     "tanh": lambda: Small(nn.Tanh()),
-    "backprop": lambda: Small(QuantumActivation()),
-    "parameter-shift": lambda: Small(QuantumActivation(diff_method="parameter-shift")),
+    "activation": lambda: Small(QuantumActivation()),
+    "activation, backprop": lambda: Small(QuantumActivation("default.qubit")),
+    "activation, parameter-shift": lambda: Small(QuantumActivation("default.qubit", "parameter-shift")),
+    "layer": lambda: Small(QuantumLayer(3, 2)),
+    "layer, backprop": lambda: Small(QuantumLayer(3, 2, "all", "default.qubit")),
+    "layer, parameter-shift": lambda: Small(QuantumLayer(3, 2, "linear", "default.qubit", "parameter-shift")),
 }
 
 
@@ -87,8 +91,9 @@ def test_the_history_has_a_row_for_each_epoch_and_a_column_for_each_seed():
     assert fitted(epochs=2)[1].shape == (2, len(SEEDS))
 
 
-def test_training_lowers_the_loss_of_every_seed():
-    history = fitted(epochs=30)[1]
+@pytest.mark.parametrize("build", [BUILDS["tanh"], BUILDS["layer"]], ids=["tanh", "layer"])
+def test_training_lowers_the_loss_of_every_seed(build):
+    history = fitted(build, epochs=30)[1]
     assert (history[-1] < history[0] - 0.1).all()
 
 
@@ -105,7 +110,16 @@ def test_the_callers_random_state_is_left_as_it_was():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("activation", [nn.Tanh, lambda: QuantumActivation(shots=10, seed=0)], ids=["exact", "with shots"])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.Tanh,
+        lambda: QuantumLayer(3, 2),
+        lambda: QuantumActivation("default.qubit", shots=10, seed=0),
+        lambda: QuantumLayer(3, 2, simulator="default.qubit", shots=10, seed=0),
+    ],
+    ids=["exact", "exact layer", "activation with shots", "layer with shots"],
+)
 def test_the_same_seeds_give_the_same_numbers(activation):
     first, second = (fitted(lambda: Small(activation()))[0].parameters for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -115,6 +129,11 @@ def test_a_seed_gives_the_same_numbers_in_any_company():
     one, many = fitted(seeds=[11])[0].parameters, fitted(seeds=SEEDS)[0].parameters
     for name in one:
         torch.testing.assert_close(one[name][0], many[name][2], atol=1e-12, rtol=0)
+
+
+def test_training_moves_the_weights_of_a_quantum_layer():
+    before, after = (fitted(BUILDS["layer"], epochs=n)[0].parameters["activation.theta"] for n in (1, 3))
+    assert ((after - before).abs() > 1e-4).all()
 
 
 def test_different_seeds_give_different_numbers():

@@ -1,0 +1,282 @@
+"""The state-vector engine: PennyLane's layered circuit in value, gradient and state, on both of its paths; within memory."""
+
+from math import prod
+from time import process_time
+from types import SimpleNamespace
+from weakref import finalize
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hqnn_utils import circuits, statevector
+from hqnn_utils.circuits import ENTANGLERS, layered, qnode
+
+
+def forced(block_qubits: int | None, function=statevector.expval_z):
+    """`function` on one path at every width: blocks of so many qubits, or with `None` one matrix."""
+
+    def run(x, theta, entangler="ring"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(statevector, "MATRIX_QUBITS", 99 if block_qubits is None else 0)
+            patch.setattr(statevector, "BLOCK_QUBITS", block_qubits or 5)
+            return function(x, theta, entangler)
+
+    return run
+
+
+PATHS = {"one matrix": None, "blocks of 1": 1, "blocks of 2": 2, "one block": 5}
+every_path = pytest.mark.parametrize("block_qubits", PATHS.values(), ids=PATHS)
+every_entangler = pytest.mark.parametrize("entangler", ENTANGLERS)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def circuit(n: int, depth: int, *batch: int, seed: int = 0, dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random angles, leaves of the graph: inputs `(*batch, n)` and weights `(depth, n)`, a few turns wide."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (*batch, n), (depth, n)
+    return tuple(5 * torch.randn(s, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes)
+
+
+def pennylane(x, theta, entangler="ring"):
+    """The oracle: the definition of the circuit, row by row on default.qubit."""
+    n = x.shape[-1]
+    node = qnode(layered, lambda: circuits.expval_z(n), n)
+    rows = [torch.stack(node(row, theta, entangler)) for row in x.reshape(prod(x.shape[:-1]), n)]
+    return torch.stack(rows).reshape(x.shape) if rows else x.clone()  # an empty batch has no rows to stack
+
+
+def value_and_gradients(function, x, theta, *entangler):
+    """Value, and gradients to inputs and weights of a fixed sum in which no two outputs weigh alike."""
+    value = function(x, theta, *entangler)
+    weights = torch.linspace(-1, 2, value.numel(), dtype=value.dtype).reshape(value.shape)
+    gradients = torch.autograd.grad((weights * value).sum(), (x, theta), allow_unused=True, materialize_grads=True)
+    return value.detach(), *gradients
+
+
+def assert_equal_to_pennylane(function, x, theta, entangler):
+    found = value_and_gradients(function, x, theta, entangler)
+    torch.testing.assert_close(found, value_and_gradients(pennylane, x, theta, entangler), atol=1e-10, rtol=0)
+
+
+@every_entangler
+@given(n=st.integers(1, 8), depth=st.integers(0, 6), seed=seeds)
+def test_values_and_gradients_are_pennylanes(entangler, n, depth, seed):
+    assert_equal_to_pennylane(statevector.expval_z, *circuit(n, depth, 2, seed=seed), entangler)
+
+
+@every_entangler
+@given(n=st.integers(1, statevector.MATRIX_QUBITS), depth=st.integers(0, 6), seed=seeds)
+def test_values_and_gradients_from_one_matrix_are_pennylanes(entangler, n, depth, seed):
+    assert_equal_to_pennylane(forced(None), *circuit(n, depth, 2, seed=seed), entangler)
+
+
+@every_entangler
+@given(n=st.integers(1, 8), depth=st.integers(0, 6), block_qubits=st.integers(1, 5), seed=seeds)
+def test_values_and_gradients_in_blocks_of_any_size_are_pennylanes(entangler, n, depth, block_qubits, seed):
+    assert_equal_to_pennylane(forced(block_qubits), *circuit(n, depth, 2, seed=seed), entangler)
+
+
+@every_path
+@every_entangler
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_smallest_circuits_are_pennylanes(block_qubits, entangler, n):
+    assert_equal_to_pennylane(forced(block_qubits), *circuit(n, 3, 2), entangler)
+
+
+@pytest.mark.parametrize("n", [statevector.MATRIX_QUBITS, statevector.MATRIX_QUBITS + 1, 2 * statevector.BLOCK_QUBITS + 1])
+def test_values_and_gradients_are_pennylanes_where_the_path_or_the_number_of_blocks_changes(n):
+    assert_equal_to_pennylane(statevector.expval_z, *circuit(n, 2, 2), "ring")
+
+
+@every_path
+@given(batch=st.lists(st.integers(0, 3), max_size=3))
+def test_any_leading_dimensions_are_a_batch_of_rows(block_qubits, batch):
+    assert_equal_to_pennylane(forced(block_qubits), *circuit(3, 2, *batch), "ring")
+
+
+@every_path
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_and_gradients_keep_the_dtype(block_qubits, depth, dtype):
+    found = value_and_gradients(forced(block_qubits), *circuit(3, depth, 2, dtype=dtype))
+    assert {tensor.dtype for tensor in found} == {dtype}
+
+
+@every_path
+@given(n=st.integers(1, statevector.MATRIX_QUBITS), depth=st.integers(0, 6), seed=seeds)
+def test_float32_is_good_to_five_places(block_qubits, n, depth, seed):
+    single = circuit(n, depth, 4, seed=seed, dtype=torch.float32)
+    exact = [angles.detach().double().requires_grad_() for angles in single]
+    found = [tensor.double() for tensor in value_and_gradients(forced(block_qubits), *single)]
+    torch.testing.assert_close(found, list(value_and_gradients(pennylane, *exact)), atol=2e-5, rtol=1e-5)
+
+
+@every_path
+@every_entangler
+@given(n=st.integers(1, 6), depth=st.integers(0, 4), seed=seeds)
+def test_the_state_is_pennylanes_up_to_no_phase_at_all(block_qubits, entangler, n, depth, seed):
+    x, theta = (angles.detach() for angles in circuit(n, depth, seed=seed))
+    found = forced(block_qubits, statevector.state)(x, theta, entangler)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.to(torch.complex128), circuits.state(layered, n, x, theta, entangler), atol=1e-10, rtol=0)
+
+
+@every_path
+@given(n=st.integers(1, 6), depth=st.integers(0, 6), seed=seeds)
+def test_every_state_of_a_batch_is_normalised(block_qubits, n, depth, seed):
+    psi = forced(block_qubits, statevector.state)(*circuit(n, depth, 2, 3, seed=seed))
+    assert psi.shape == (2, 3, 2**n)
+    torch.testing.assert_close(psi.square().sum(dim=-1), torch.ones(2, 3, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+@every_path
+@every_entangler
+@pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
+def test_the_engine_can_be_differentiated_twice(block_qubits, entangler, check):
+    assert check(lambda x, theta: forced(block_qubits)(x, theta, entangler), circuit(3, 2, 2))
+
+
+@every_path
+@pytest.mark.parametrize("in_dims", [(0, 0), (0, None), (None, 0), (1, 1)])
+def test_vmap_equals_a_loop_in_value_and_gradient(block_qubits, in_dims):
+    models = 4
+    x, theta = (
+        torch.stack([circuit(3, 2, 5, seed=k)[i].detach() for k in range(models)], dim).requires_grad_()
+        if dim is not None
+        else circuit(3, 2, 5)[i]
+        for i, dim in enumerate(in_dims)
+    )
+
+    def loop(x, theta):
+        def pick(tensor, dim, k):
+            return tensor if dim is None else tensor.select(dim, k)
+
+        return torch.stack([pennylane(pick(x, in_dims[0], k), pick(theta, in_dims[1], k)) for k in range(models)])
+
+    found = value_and_gradients(torch.vmap(forced(block_qubits), in_dims), x, theta)
+    torch.testing.assert_close(found, value_and_gradients(loop, x, theta), atol=1e-10, rtol=0)
+
+
+@every_path
+def test_per_row_jacobians_by_torch_func_are_autograds(block_qubits):
+    (x, theta), run = circuit(3, 2, 4), forced(block_qubits)
+    found = torch.vmap(torch.func.jacrev(run), (0, None))(x, theta)  # (row, output, input)
+    whole = torch.autograd.functional.jacobian(lambda x: pennylane(x, theta), x)  # (row, output, row, input)
+    torch.testing.assert_close(found, torch.stack([whole[k, :, k] for k in range(4)]))
+
+
+@pytest.fixture
+def fresh_tables():
+    """Tables of constants as if the process had just started, and none of this test's left behind."""
+    caches = [value for value in vars(statevector).values() if hasattr(value, "cache_clear")]
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@every_path
+def test_a_model_that_predicted_in_inference_mode_can_be_trained_afterwards(fresh_tables, block_qubits):
+    x, theta = circuit(3, 2, 4)
+    with torch.inference_mode():
+        forced(block_qubits)(x, theta)
+    assert_equal_to_pennylane(forced(block_qubits), x, theta, "ring")
+
+
+@pytest.mark.parametrize("function", [statevector.expval_z, statevector.state])
+@pytest.mark.parametrize("n", [3, 8])
+def test_weights_of_another_width_than_the_inputs_are_refused(function, n):
+    with pytest.raises(ValueError, match=f"x has {n} angles a row and theta 2: both need one for each qubit"):
+        function(torch.zeros(4, n), torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_an_unknown_entangler_is_refused_by_name(n):
+    with pytest.raises(ValueError, match="unknown entangler 'star': choose one of none, linear, ring, all"):
+        statevector.expval_z(torch.zeros(n), torch.zeros(1, n), "star")
+
+
+@pytest.mark.parametrize("n", [40, 784, 3072])
+def test_more_qubits_than_memory_are_refused_at_once(n):
+    start = process_time()
+    with pytest.raises(MemoryError, match=rf"{n} qubits with depth 2 and a batch of 3 need about .* GB and .* GB are free"):
+        statevector.expval_z(torch.zeros(3, n), torch.zeros(2, n))
+    assert process_time() - start < 1
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_a_larger_batch_than_memory_is_refused_at_once(n):
+    with pytest.raises(MemoryError, match="take fewer qubits, fewer layers or a smaller batch"):
+        statevector.expval_z(torch.zeros(1, n).expand(10**12, n), torch.zeros(1, n))
+
+
+def free_memory(patch: pytest.MonkeyPatch, free: int) -> None:
+    patch.setattr(statevector, "CHECKED_BYTES", 0)
+    patch.setattr(statevector.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+
+
+def counted(n: int, depth: int, batch: int, dtype: torch.dtype) -> int:
+    """Bytes by the docstring: (batch * kept + 2 * n) * 2**n numbers, beyond 6 qubits."""
+    return (batch * (2 + depth * (1 + -(-n // 5))) + 2 * n) * 2**n * dtype.itemsize
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "depth", "batch"), [(8, 0, 3), (8, 2, 3), (11, 2, 1)])
+def test_the_refusal_begins_where_the_description_says(monkeypatch, n, depth, batch, dtype):
+    needed = counted(n, depth, batch, dtype)
+    x, theta = circuit(n, depth, batch, dtype=dtype)
+    free_memory(monkeypatch, needed)
+    statevector.expval_z(x, theta)
+    free_memory(monkeypatch, needed - 1)
+    with pytest.raises(MemoryError):
+        statevector.expval_z(x, theta)
+
+
+@pytest.mark.parametrize(("n", "depth"), [(8, 0), (8, 1), (9, 6), (11, 3)])
+def test_the_backward_pass_keeps_no_more_than_was_counted(n, depth):
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    batch = 256  # so many that the tables, which the count leaves out, do not matter
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        value = statevector.expval_z(*circuit(n, depth, batch))
+    assert value.requires_grad
+    assert counted(n, depth, batch, torch.float64) / 2 < sum(kept.values()) <= counted(n, depth, batch, torch.float64)
+
+
+class Peak(TorchDispatchMode):
+    """The largest number of bytes that torch held at once for the results of operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.held = self.peak = 0
+        self.known = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and (key := leaf.untyped_storage()._cdata) not in self.known:
+                self.known.add(key)
+                self.held += leaf.untyped_storage().nbytes()
+                finalize(leaf.untyped_storage(), self.release, key, leaf.untyped_storage().nbytes())
+        self.peak = max(self.peak, self.held)
+        return result
+
+    def release(self, key, size):
+        self.known.discard(key)
+        self.held -= size
+
+
+def test_not_twice_the_memory_is_taken_that_was_counted(fresh_tables):
+    n, depth = 16, 1
+    with Peak() as memory:
+        statevector.expval_z(*circuit(n, depth, 1))
+    assert memory.peak < 2 * counted(n, depth, 1, torch.float64)
