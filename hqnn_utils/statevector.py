@@ -13,7 +13,7 @@ a few qubits at a time (cost 2**n a sample and layer).
 """
 
 from functools import lru_cache
-from math import pi, prod
+from math import pi
 from typing import NamedTuple
 
 import psutil
@@ -34,12 +34,16 @@ CHECKED_BYTES = 2**26
 
 
 class _Tables(NamedTuple):
-    """Constants of n qubits: what maps angles to features, and features to states and columns."""
+    """Constants of n qubits: what maps angles to features, and features to states and columns.
 
-    frequencies: Tensor  # (2**n, n)
+    States are rows here and matrices act on them from the right, as batches lie in memory; it saves a transposition in
+    every product, which at this size is worth having.
+    """
+
+    frequencies: Tensor  # (n, 2**n)
     phases: Tensor  # (2**n,)
-    encode: Tensor  # (2**n, 2**n): maps features of x to the state that H, R_Y(x) prepare from |0…0⟩
-    column: Tensor  # (2**n, 4**n): maps features of theta to the matrix of [entangler, R_Y(theta)]
+    encode: Tensor  # (2**n, 2**n): features of x → state that H, R_Y(x) prepare from |0…0⟩
+    column: Tensor  # (2**n, 4**n): features of theta → matrix of [entangler, R_Y(theta)], to be multiplied from the right
 
 
 def expval_z(
@@ -81,24 +85,25 @@ def state(
         tables = _tables(n, entangler, x.dtype, x.device)
         matrix = tables.encode
         for layer in _columns(theta, tables):
-            matrix = layer @ matrix
-        return _features(x, tables) @ matrix.mT
+            matrix = matrix @ layer
+        return _features(x, tables) @ matrix
     sizes = [len(part) for part in torch.arange(n).tensor_split(-(-n // BLOCK_QUBITS))]
     blocks = [_tables(size, "none", x.dtype, x.device) for size in sizes]
-    psi = _kron([_features(part, t) @ t.encode.mT for part, t in zip(x.split(sizes, -1), blocks, strict=True)])
+    psi = _kron([_features(part, t) @ t.encode for part, t in zip(x.split(sizes, -1), blocks, strict=True)])
     columns = [_columns(part, t) for part, t in zip(theta.split(sizes, -1), blocks, strict=True)]
     order, inverse = _permutation(n, entangler, x.device)
     for layer in zip(*columns, strict=True):
         psi = _Reorder.apply(psi, order, inverse)
         for block in layer:
             # The leading qubits are turned and go to the back; after all blocks every qubit is in its place again.
-            psi = (psi.unflatten(-1, (len(block), -1)).mT @ block.mT).flatten(-2)
+            psi = (psi.unflatten(-1, (len(block), -1)).mT @ block).flatten(-2)
     return psi
 
 
 def _require_memory(x: Tensor, depth: int) -> None:
     """Refuse, before the allocation, states that cannot fit: those that the backward pass keeps, and the tables."""
-    n, batch = x.shape[-1], prod(x.shape[:-1])
+    n = x.shape[-1]
+    batch = x.numel() // n
     kept = 3 if n <= MATRIX_QUBITS else 2 + depth * (1 + -(-n // BLOCK_QUBITS))
     needed = (batch * kept + 2 * n) * 2**n * x.element_size()
     if needed < CHECKED_BYTES:
@@ -113,13 +118,15 @@ def _require_memory(x: Tensor, depth: int) -> None:
 
 def _features(angles: Tensor, tables: _Tables) -> Tensor:
     """cos and sin of all sums ±a₁/2 … ±aₙ/2, shape `(…, 2**n)`: what a product of n cosines of half angles is linear in."""
-    return torch.nn.functional.linear(angles, tables.frequencies, tables.phases).cos()
+    if angles.dim() == 2:
+        return torch.addmm(tables.phases, angles, tables.frequencies).cos()  # one operation, for the most common shape
+    return (angles @ tables.frequencies + tables.phases).cos()
 
 
 def _columns(theta: Tensor, tables: _Tables) -> tuple[Tensor, ...]:
     """The orthogonal matrix of each layer: the entangler of the tables, then R_Y(theta) on every qubit."""
     dim = len(tables.phases)
-    return (_features(theta, tables) @ tables.column).unflatten(-1, (dim, dim)).unbind(-3)
+    return (_features(theta, tables) @ tables.column).view(-1, dim, dim).unbind()
 
 
 class _Reorder(torch.autograd.Function):
@@ -189,12 +196,12 @@ def _tables(n: int, entangler: str, dtype: torch.dtype, device: torch.device) ->
 
     # H then R_Y(x) turns |0⟩ to cos(x/2 + π/4)|0⟩ + sin(x/2 + π/4)|1⟩, and a sine is a cosine, π/2 late.
     encode = linear_map(pi / 4 - bits * pi / 2)
-    # R_Y(θ) = [[cos θ/2, -sin θ/2], [sin θ/2, cos θ/2]]: entry (row, column) is cos(θ/2 + (column - row) π/2).
-    rows_minus_columns = (bits.unsqueeze(1) - bits.unsqueeze(2)) * pi / 2  # (n, row, column)
+    # R_Y(θ) = [[cos θ/2, -sin θ/2], [sin θ/2, cos θ/2]]: entry (row, column) is cos(θ/2 + (column - row) π/2). Transposed,
+    # since it acts from the right; the permutation acts first and so reorders what are now the rows.
+    differences = (bits.unsqueeze(1) - bits.unsqueeze(2)) * pi / 2  # (n, row, column)
     _, inverse = _permutation(n, entangler, torch.device("cpu"))
-    column = linear_map(rows_minus_columns.flatten(1)).unflatten(1, (2**n, 2**n))
-    column = column[..., inverse].flatten(1)  # the permutation acts first: it reorders the columns
-    frequencies = torch.cat([signs, signs], dim=1).T / 2
+    column = linear_map(differences.mT.flatten(1)).unflatten(1, (2**n, 2**n))[:, inverse].flatten(1)
+    frequencies = torch.cat([signs, signs], dim=1) / 2
     phases = torch.tensor([0.0, -pi / 2], dtype=torch.float64).repeat_interleave(2 ** (n - 1))
-    parts = (frequencies, phases, encode.T, column)
+    parts = (frequencies, phases, encode, column)
     return _Tables(*(part.to(device, dtype).contiguous() for part in parts))

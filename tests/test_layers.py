@@ -273,6 +273,14 @@ def test_a_copy_computes_the_same_and_learns_for_itself(way):
     assert not torch.allclose(copy(x), before)
 
 
+@every_device
+def test_a_copy_measures_on_a_device_of_its_own(simulator):
+    layer, x = quantum_layer(3, 2, simulator=simulator, shots=50, seed=0), angles(4, 3)
+    copy = deepcopy(layer)
+    assert copy.node.device is not layer.node.device
+    assert torch.equal(copy(x), layer(x))  # each the first of the seed's: neither has used up the other's
+
+
 def test_a_layer_starts_near_zero_and_from_torchs_generator():
     def drawn(seed):
         torch.manual_seed(seed)

@@ -216,18 +216,19 @@ def test_a_larger_batch_than_memory_is_refused_at_once(n):
 
 
 def free_memory(patch: pytest.MonkeyPatch, free: int) -> None:
-    patch.setattr(statevector, "CHECKED_BYTES", 0)
     patch.setattr(statevector.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
 
 
 def counted(n: int, depth: int, batch: int, dtype: torch.dtype) -> int:
-    """Bytes by the docstring: (batch * kept + 2 * n) * 2**n numbers, beyond 6 qubits."""
-    return (batch * (2 + depth * (1 + -(-n // 5))) + 2 * n) * 2**n * dtype.itemsize
+    """Bytes by the docstring: (batch * kept + 2 * n) * 2**n numbers."""
+    kept = 3 if n <= 6 else 2 + depth * (1 + -(-n // 5))
+    return (batch * kept + 2 * n) * 2**n * dtype.itemsize
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("n", "depth", "batch"), [(8, 0, 3), (8, 2, 3), (11, 2, 1)])
+@pytest.mark.parametrize(("n", "depth", "batch"), [(3, 2, 9), (8, 0, 3), (8, 2, 3), (11, 2, 1)])
 def test_the_refusal_begins_where_the_description_says(monkeypatch, n, depth, batch, dtype):
+    monkeypatch.setattr(statevector, "CHECKED_BYTES", 0)
     needed = counted(n, depth, batch, dtype)
     x, theta = circuit(n, depth, batch, dtype=dtype)
     free_memory(monkeypatch, needed)
@@ -245,7 +246,7 @@ def test_the_backward_pass_keeps_no_more_than_was_counted(n, depth):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    batch = 256  # so many that the tables, which the count leaves out, do not matter
+    batch = 256  # so many that the tables do not matter
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         value = statevector.expval_z(*circuit(n, depth, batch))
     assert value.requires_grad
@@ -275,8 +276,15 @@ class Peak(TorchDispatchMode):
         self.held -= size
 
 
-def test_not_twice_the_memory_is_taken_that_was_counted(fresh_tables):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_not_twice_the_memory_is_taken_that_was_counted(fresh_tables, dtype):
     n, depth = 16, 1
     with Peak() as memory:
-        statevector.expval_z(*circuit(n, depth, 1))
-    assert memory.peak < 2 * counted(n, depth, 1, torch.float64)
+        statevector.expval_z(*circuit(n, depth, 1, dtype=dtype))
+    assert memory.peak < 2 * counted(n, depth, 1, dtype)
+
+
+def test_small_circuits_do_not_wait_for_the_question_how_much_memory_is_free(monkeypatch):
+    free_memory(monkeypatch, 0)
+    assert counted(8, 2, 3, torch.float64) < statevector.CHECKED_BYTES
+    assert_equal_to_pennylane(statevector.expval_z, *circuit(8, 2, 3), "ring")

@@ -1,0 +1,79 @@
+"""The benchmark compares like with like, and its results can be read. Nothing here is timed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def systems():
+    sys.path.insert(0, str(BENCHMARKS))
+    import systems
+
+    yield systems
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.mark.parametrize("n, depth, batch", [(2, 1, 1), (4, 2, 3), (7, 3, 2)])
+def test_every_system_of_our_environment_gives_the_values_and_gradients_of_the_definition(systems, n, depth, batch):
+    ours = [name for name, system in systems.SYSTEMS.items() if system.environment == "main" and name != systems.FLOOR]
+    assert len(ours) == 4
+    for name in ours:
+        assert systems.deviation(systems.layer_step(name, n, depth, batch)(), n, depth, batch) < systems.TOLERANCE, name
+
+
+def test_a_system_with_other_gradients_is_refused(systems, monkeypatch):
+    def negated(n, depth):
+        return systems.Function(lambda x, theta: -x * theta.sum(), n, depth)
+
+    monkeypatch.setitem(systems.SYSTEMS, "wrong", systems.System("wrong", "main", negated))
+    with pytest.raises(ValueError, match="deviates from the definition"):
+        systems.build("wrong", "layer", 3, 1, 2)
+
+
+def test_many_models_at_once_are_the_models_one_by_one(systems):
+    values, grad_x, grad_theta = systems.models_step("statevector", 4, 2, 3)()
+    for seed in (0, systems.MODELS - 1):
+        found = values[seed], grad_x[seed], grad_theta[seed]
+        assert systems.deviation(found, 4, 2, 3, seed) < systems.TOLERANCE
+
+
+def test_steps_of_the_head_train_it(systems):
+    step = systems.head_step("statevector", 4, 2, 4)
+    losses = [float(step()) for _ in range(30)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_worker_answers_every_line_with_times_or_with_a_reason():
+    size = {"case": "layer", "n": 3, "depth": 1, "batch": 2}
+    requests = [{"system": "statevector", **size, "repeats": 3}, {"system": "unknown", **size, "repeats": 1}]
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    command = [sys.executable, BENCHMARKS / "worker.py"]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True, timeout=240)
+    about, times, refused = map(json.loads, done.stdout.splitlines())
+    assert about["threads"] == 1 and "torch" in about["versions"]
+    assert len(times["seconds"]) == 3 and min(times["seconds"]) > 0
+    assert "unknown" in refused["error"]
+
+
+def test_the_committed_results_hold_together_and_name_no_place(systems):
+    path = BENCHMARKS / "results.json"
+    if not path.exists():
+        pytest.skip("not measured yet: make bench")
+    text = path.read_text()
+    results = json.loads(text)
+    assert set(results) == {"meta", "rows", "dropped", "usable_from_torch"}
+    assert {"date", "cores", "threads", "python", "versions"} <= set(results["meta"])
+    assert {row["case"] for row in results["rows"]} == {"batch", "width", "depth", "head", "models"}
+    for row in results["rows"]:
+        assert row["system"] in results["usable_from_torch"]
+        assert 0 < row["low_s"] <= row["median_s"] <= row["high_s"]
+        assert row["rounds"] == len(row["seconds"]) and np.median(row["seconds"]) == row["median_s"]
+    assert all(set(drop) == {"system", "why"} for drop in results["dropped"])
+    assert "/" not in text
