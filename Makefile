@@ -13,7 +13,7 @@ export HQNN_DATA := $(abspath $(HQNN_DATA))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint run lab chapters lock clean
+.PHONY: help setup book test lint run lab chapters bench peers lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -54,6 +54,15 @@ lab: $(READY)  ## open JupyterLab on the book
 
 chapters: $(READY)  ## run every chapter with its default parameters and renew its committed outputs
 	for chapter in book/*/*.ipynb; do $(BIN)/hqnn run $$chapter --output $$chapter || exit 1; done
+
+bench: $(READY)  ## time the quantum layer against other systems
+	$(BIN)/python benchmarks/layer.py $(ARGS)
+
+PEERS := .venv-peers
+peers: $(READY)  ## make the environment of the other systems that `make bench` times
+	$(PYTHON) -m venv $(PEERS)
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --requirement benchmarks/peers.txt
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --no-deps --editable .
 
 lock: $(READY)  ## resolve the dependencies of pyproject.toml anew
 	$(BIN)/uv lock --upgrade

@@ -50,21 +50,22 @@ class _Circuit(nn.Module):
             copied.node = self._connect()
         return copied
 
-    def _run(self, *arguments: Tensor) -> Tensor:
+    def _run(self, rows: Tensor, *arguments) -> Tensor:
         """Expectation values `(rows, n_qubits)` of the device, which broadcasts over one axis of rows."""
-        return torch.stack(self.node(*arguments), dim=-1).to(arguments[0].dtype)
+        return torch.stack(self.node(rows, *arguments), dim=-1).to(rows.dtype)
 
 
 class QuantumActivation(_Circuit):
     """f(θ) = ⟨Z⟩ of the one-qubit circuit H–R_Y(θ), one qubit for every element of the input.
 
     Exactly this equals -sin θ, and the state vector needs no more than that; a device runs the circuits of the whole input as
-    one broadcast batch. It can be trained, differentiated twice and used under `torch.vmap`.
+    one broadcast batch. It can be trained and, by any method but `"adjoint"`, differentiated twice and used under
+    `torch.vmap`.
 
     Args:
         simulator: `"statevector"` or any PennyLane device.
-        diff_method: any method of that device; by default `"backprop"` on an exact default.qubit, else `"parameter-shift"`
-            (our batched rule, for any device and any shots).
+        diff_method: a method of that device that takes batches; by default `"backprop"` on an exact default.qubit, else
+            `"parameter-shift"` (our batched rule, for any device and any shots).
         shots: measurements per circuit; 0 is exact. With shots each value is one of `shots + 1` steps in [-1, 1], and
             gradients are estimates from the same number of shots per shifted circuit.
         seed: of simulated shots; `None` takes a fresh one.
@@ -113,7 +114,7 @@ class QuantumLayer(_Circuit):
     Raises:
         ValueError: as for `QuantumActivation`; an unknown entangler; a size that is no size; an input of another width.
 
-    Derived in book/foundations/simulation. Source: Mari et al. 2020, the dressed quantum circuit.
+    Source: Mari et al. 2020, the dressed quantum circuit.
     """
 
     def __init__(
