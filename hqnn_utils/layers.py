@@ -114,7 +114,7 @@ class QuantumLayer(_Circuit):
     Raises:
         ValueError: as for `QuantumActivation`; an unknown entangler; a size that is no size; an input of another width.
 
-    Source: Mari et al. 2020, the dressed quantum circuit.
+    Derived in book/foundations/simulation. Source: Mari et al. 2020, the dressed quantum circuit.
     """
 
     def __init__(

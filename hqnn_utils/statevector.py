@@ -1,6 +1,6 @@
 """The layered circuit on batches of real state vectors, in plain torch: exact, differentiable to any order, and fast.
 
-Four facts make it so:
+Four facts make it so, all of them derived in book/foundations/simulation:
 
 1. H, R_Y and CNOT are real, so a state of n qubits is 2**n real numbers.
 2. A CNOT exchanges basis states, so an entangler is one permutation of them.
