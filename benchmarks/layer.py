@@ -41,6 +41,16 @@ SETTINGS = [
 QUICK = [setting for setting in SETTINGS if setting[0] in ("head", "models") or setting[2]["batch"] in (4, 32)]
 QUICK = [setting for setting in QUICK if setting[2]["n"] in (2, 4, 8) and setting[2]["depth"] == 2]
 
+CHOICES = [
+    *(("MATRIX_QUBITS", (0, 99), {"n": n, "depth": 2, "batch": 32}) for n in (3, 4, 5, 6, 7)),
+    *(("BLOCK_QUBITS", range(1, 9), {"n": n, "depth": 2, "batch": 32}) for n in (8, 12, 14)),
+    *(
+        ("TABLE_ANGLES", (0, 99), {"n": n, "depth": depth, "batch": 32})
+        for n, depth in ((4, 1), (2, 3), (4, 2), (3, 3), (5, 2))
+    ),
+]
+"""Constant of `hqnn_utils.statevector`, the values it is timed at, size."""
+
 CAPTIONS = {
     "batch": ("Batch, with n = 4 and depth 2", "batch"),
     "width": ("Width n, with depth 2 and a batch of 32", "n"),
@@ -119,6 +129,36 @@ def measure(workers: dict, kind: str, size: dict, rounds: int, skip: set, droppe
     return medians
 
 
+def summary(seconds: list[float]) -> dict:
+    """What the results say of the medians of the rounds."""
+    return {
+        "median_s": median(seconds),
+        "low_s": min(seconds),
+        "high_s": max(seconds),
+        "rounds": len(seconds),
+        "seconds": seconds,
+    }
+
+
+def choices(worker: Worker, rounds: int) -> list[dict]:
+    """Our engine with its constants at other values; the values of one constant take turns."""
+    rows = []
+    for constant, values, size in CHOICES:
+        click.echo(f"{constant}: " + ", ".join(f"{k} = {v}" for k, v in size.items()), err=True)
+
+        def burst(value: int, repeats: int, constant=constant, size=size) -> list[float]:
+            chosen = {"constant": constant, "value": value}
+            return worker.seconds(system="statevector", case="choice", **size, **chosen, repeats=repeats)
+
+        repeats = {value: max(1, min(100, int(BURST / burst(value, 2)[1]))) for value in values}
+        medians = {value: [] for value in values}
+        for _ in range(rounds):
+            for value in random.sample(list(values), len(values)):
+                medians[value].append(median(burst(value, repeats[value])))
+        rows += [{"constant": constant, "value": value, **size, **summary(medians[value])} for value in values]
+    return rows
+
+
 def number(value: float) -> str:
     """Three significant digits."""
     return f"{value:.{max(0, 2 - floor(log10(value)))}f}"
@@ -154,6 +194,18 @@ def tables(rows: list[dict], case: str) -> str:
     return "\n".join(lines)
 
 
+def choices_table(rows: list[dict]) -> str:
+    """The constants of our engine in Markdown."""
+    lines = ["## Our engine with its constants at other values", ""]
+    lines += ["| constant | n | depth | value: milliseconds, median |", "|---|--:|--:|---|"]
+    groups = {}
+    for row in rows:
+        shown = f"{row['value']}: {number(1e3 * row['median_s'])}"
+        groups.setdefault((row["constant"], row["n"], row["depth"]), []).append(shown)
+    lines += [f"| {constant} | {n} | {depth} | {', '.join(shown)} |" for (constant, n, depth), shown in groups.items()]
+    return "\n".join(lines)
+
+
 def report(results: dict) -> str:
     """The results as a page of Markdown."""
     meta = results["meta"]
@@ -166,6 +218,7 @@ def report(results: dict) -> str:
     versions = (f"- {where}: " + ", ".join(f"{k} {v}" for k, v in about.items()) for where, about in meta["versions"].items())
     dropped = (f"- {drop['system']}: {drop['why']}" for drop in results["dropped"])
     parts = ["# Results", said, *(tables(results["rows"], case) for case in cases)]
+    parts += [choices_table(results["choices"])] if results["choices"] else []
     parts += ["## Versions", "\n".join(versions), "## Left out", "\n".join(dropped)]
     return "\n\n".join(parts) + "\n"
 
@@ -190,8 +243,8 @@ def main(rounds: int, quick: bool):
             skip = {row["system"] for row in rows if row["case"] == case and row["median_s"] > LIMIT / 4}
             measured[key] = measure(workers, kind, size, rounds, skip, dropped)
         for name, seconds in measured[key].items():
-            summary = {"median_s": median(seconds), "low_s": min(seconds), "high_s": max(seconds), "rounds": len(seconds)}
-            rows.append({"case": case, "system": name, **size, **summary, "seconds": seconds})
+            rows.append({"case": case, "system": name, **size, **summary(seconds)})
+    chosen = [] if quick else choices(workers["main"], rounds)
     for worker in workers.values():
         worker.stop()
     abouts = {where: worker.about for where, worker in workers.items()}
@@ -206,6 +259,7 @@ def main(rounds: int, quick: bool):
             "versions": {where: about["versions"] for where, about in abouts.items()},
         },
         "rows": rows,
+        "choices": chosen,
         "dropped": [{"system": name, "why": why} for name, why in dropped],
         "usable_from_torch": {name: system.torch for name, system in SYSTEMS.items()},
     }

@@ -18,6 +18,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils import vector_to_parameters
 
+from hqnn_utils import statevector
 from hqnn_utils.circuits import cnot_pairs, expval_z, layered
 from hqnn_utils.layers import QuantumLayer
 
@@ -258,6 +259,21 @@ def layer_step(name: str, n: int, depth: int, batch: int, seed: int = 0):
     return step
 
 
+def choice_step(name: str, n: int, depth: int, batch: int, seed: int = 0, *, constant: str, value: int):
+    """As `layer_step` of our engine, with one of its constants at another value."""
+    step = layer_step(name, n, depth, batch, seed)
+
+    def chosen():
+        usual = getattr(statevector, constant)
+        setattr(statevector, constant, value)
+        try:
+            return step()
+        finally:
+            setattr(statevector, constant, usual)
+
+    return chosen
+
+
 def head_step(name: str, n: int, depth: int, batch: int, seed: int = 0):
     """A training step of the head: Linear 512 → n, tanh·π/2, the layer, Linear n → 2, cross-entropy, Adam."""
     torch.manual_seed(seed)
@@ -290,18 +306,20 @@ def models_step(name: str, n: int, depth: int, batch: int, seed: int = 0):
     return step
 
 
-def build(name: str, case: str, n: int, depth: int, batch: int, seed: int = 0):
+def build(name: str, case: str, n: int, depth: int, batch: int, seed: int = 0, **choice):
     """The step of a system, warmed up (so compiled) and, where it is the bare layer, checked against the definition.
 
     Args:
         name: one of `SYSTEMS`.
-        case: "layer", "head" or "models".
+        case: "layer", "choice", "head" or "models".
+        choice: of the case "choice", `constant` and `value`.
 
     Raises:
         ValueError: values or gradients that are not those of the definition.
     """
-    step = {"layer": layer_step, "head": head_step, "models": models_step}[case](name, n, depth, batch, seed)
+    steps = {"layer": layer_step, "choice": choice_step, "head": head_step, "models": models_step}
+    step = steps[case](name, n, depth, batch, seed, **choice)
     found = step()
-    if case == "layer" and name != FLOOR and not (off := deviation(found, n, depth, batch, seed)) < TOLERANCE:
+    if case in ("layer", "choice") and name != FLOOR and not (off := deviation(found, n, depth, batch, seed)) < TOLERANCE:
         raise ValueError(f"deviates from the definition by {off:.1e}")
     return step

@@ -4,8 +4,8 @@ Four facts make it so, all of them derived in book/foundations/simulation:
 
 1. H, R_Y and CNOT are real, so a state of n qubits is 2**n real numbers.
 2. A CNOT exchanges basis states, so an entangler is one permutation of them.
-3. A column of rotations is a Kronecker product whose entries are products of n cosines, and a product of cosines is a sum of
-   cosines. So both the encoded state and a column are *linear* in the 2**n features of `_features`: one matrix each.
+3. Every amplitude is a sum of products, one cosine or sine of half of every angle, and such a product is a sum of sines of
+   sums of the angles. So states and matrices are *linear* in 2**m features of their m angles: one table each.
 4. The data comes first and the weights after, so the trainable part is one orthogonal matrix, shared by the whole batch.
 
 With few qubits that matrix is built (cost 2**3n a layer, whatever the batch); with many the state is moved through the layers,
@@ -27,23 +27,33 @@ MATRIX_QUBITS = 6
 """Up to so many qubits the trainable part is one matrix; measured in benchmarks/."""
 
 BLOCK_QUBITS = 5
-"""Beyond, so many qubits are turned by one matrix product."""
+"""Beyond, so many qubits are turned by one matrix product; measured in benchmarks/."""
+
+TABLE_ANGLES = 8
+"""Up to so many weights all layers come out of one table, of 2**8 features; measured in benchmarks/."""
 
 CHECKED_BYTES = 2**26
 """From here on the free memory is asked for first, which takes longer than a small circuit."""
 
 
-class _Tables(NamedTuple):
-    """Constants of n qubits: what maps angles to features, and features to states and columns.
+class _Table(NamedTuple):
+    """A map from m angles to numbers that are linear in the features of these angles.
 
-    States are rows here and matrices act on them from the right, as batches lie in memory; it saves a transposition in
-    every product, which at this size is worth having.
+    The features are sines of all sums ±a₁/2 … ±aₘ/2 and of the same, a quarter turn on.
     """
 
-    frequencies: Tensor  # (n, 2**n)
-    phases: Tensor  # (2**n,)
-    encode: Tensor  # (2**n, 2**n): features of x → state that H, R_Y(x) prepare from |0…0⟩
-    column: Tensor  # (2**n, 4**n): features of theta → matrix of [entangler, R_Y(theta)], to be multiplied from the right
+    frequencies: Tensor  # (m, 2**m)
+    phases: Tensor  # (2**m,)
+    coefficients: Tensor  # (2**m, outputs)
+
+    def features(self, angles: Tensor) -> Tensor:
+        """`(…, m)` → `(…, 2**m)`. All as sines, of which torch takes the derivative in fewer operations than of cosines."""
+        if angles.dim() == 2:
+            return torch.addmm(self.phases, angles, self.frequencies).sin()  # one operation, for the most common shape
+        return (angles @ self.frequencies + self.phases).sin()
+
+    def __call__(self, angles: Tensor) -> Tensor:
+        return self.features(angles) @ self.coefficients
 
 
 def expval_z(
@@ -83,15 +93,10 @@ def state(
         raise ValueError(f"x has {n} angles a row and theta {theta.shape[-1]}: both need one for each qubit")
     _require_memory(x, len(theta))
     if n <= MATRIX_QUBITS:
-        tables = _tables(n, entangler, x.dtype, x.device)
-        matrix = tables.encode
-        for layer in _columns(theta, tables):
-            matrix = matrix @ layer
-        return _features(x, tables) @ matrix
+        return _encoding(n, x.dtype, x.device).features(x) @ _matrix(theta, entangler)
     sizes = [len(part) for part in torch.arange(n).tensor_split(-(-n // BLOCK_QUBITS))]
-    blocks = [_tables(size, "none", x.dtype, x.device) for size in sizes]
-    psi = _kron([_features(part, t) @ t.encode for part, t in zip(x.split(sizes, -1), blocks, strict=True)])
-    columns = [_columns(part, t) for part, t in zip(theta.split(sizes, -1), blocks, strict=True)]
+    psi = _kron([_encoding(part.shape[-1], x.dtype, x.device)(part) for part in x.split(sizes, -1)])
+    columns = [_orthogonal(part, "none") for part in theta.split(sizes, -1)]
     order, inverse = _permutation(n, entangler, x.device)
     for layer in zip(*columns, strict=True):
         psi = _Reorder.apply(psi, order, inverse)
@@ -117,20 +122,22 @@ def _require_memory(x: Tensor, depth: int) -> None:
         )
 
 
-def _features(angles: Tensor, tables: _Tables) -> Tensor:
-    """cos and sin of all sums ±a₁/2 … ±aₙ/2, shape `(…, 2**n)`: what a product of n cosines of half angles is linear in.
+def _matrix(theta: Tensor, entangler: str) -> Tensor:
+    """What takes the features of x to the final state, `(2**n, 2**n)`: the encoding, then all layers."""
+    depth, n = theta.shape
+    if theta.numel() <= TABLE_ANGLES:
+        table = _encoded_layers(n, entangler, depth, theta.dtype, theta.device)
+        return table(theta.reshape(1, depth * n)).view(2**n, 2**n)
+    matrix = _encoding(n, theta.dtype, theta.device).coefficients
+    for layer in _orthogonal(theta, entangler):
+        matrix = matrix @ layer
+    return matrix
 
-    Both as sines, of which torch takes the derivative in fewer operations than of cosines.
-    """
-    if angles.dim() == 2:
-        return torch.addmm(tables.phases, angles, tables.frequencies).sin()  # one operation, for the most common shape
-    return (angles @ tables.frequencies + tables.phases).sin()
 
-
-def _columns(theta: Tensor, tables: _Tables) -> tuple[Tensor, ...]:
-    """The orthogonal matrix of each layer: the entangler of the tables, then R_Y(theta) on every qubit."""
-    dim = len(tables.phases)
-    return (_features(theta, tables) @ tables.column).view(-1, dim, dim).unbind()
+def _orthogonal(theta: Tensor, entangler: str) -> tuple[Tensor, ...]:
+    """The matrix of each layer, `(2**n, 2**n)`. States are rows, as they lie in memory: multiply from the right."""
+    n = theta.shape[-1]
+    return _layer(n, entangler, theta.dtype, theta.device)(theta).view(-1, 2**n, 2**n).unbind()
 
 
 class _Reorder(torch.autograd.Function):
@@ -188,29 +195,55 @@ def _signs(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return (1 - 2 * _bits(n)).T.to(device, dtype).contiguous()
 
 
-@lru_cache
-@torch.inference_mode(False)
-def _tables(n: int, entangler: str, dtype: torch.dtype, device: torch.device) -> _Tables:
-    """Constants for n qubits, computed in float64.
+def _table(n_angles: int, values, dtype: torch.dtype, device: torch.device) -> _Table:
+    """The table of a function that is linear in the features, from its `values` where every angle is 0 or π.
 
-    A product of cosines is the mean, over all relative signs s of its arguments, of the cosines of their sums:
-    Π cos(a_i/2 + d_i) = 2**(1-n) Σ_s cos(s·a/2 + s·d), which splits into cos(s·a/2) cos(s·d) - sin(s·a/2) sin(s·d).
+    These are as many places, 2**m, as there are features, and there the features are independent. Computed in float64.
     """
+    signs = 1 - 2 * _bits(n_angles)[:, : 2 ** max(n_angles - 1, 0)].double()  # of a sum; the first angle's is always +
+    frequencies = torch.cat([signs, signs], dim=1)[:, : 2**n_angles] / 2
+    phases = torch.tensor([pi / 2, 0.0], dtype=torch.float64).repeat_interleave(signs.shape[1])[: 2**n_angles]
+    angles = pi * _bits(n_angles).T.double()
+    features = (angles @ frequencies + phases).sin()
+    coefficients = torch.linalg.solve(features, values(angles).flatten(1))
+    return _Table(*(part.to(device, dtype).contiguous() for part in (frequencies, phases, coefficients)))
+
+
+def _circuit(angles: Tensor, n: int, entangler: str) -> Tensor:
+    """Matrices, to be multiplied from the right, of the layers with `angles`, `(rows, layers * n)` → `(rows, 2**n, 2**n)`."""
     bits = _bits(n).double()
-    signs = torch.cat([torch.ones(1, 2 ** (n - 1)), 1 - 2 * _bits(n - 1)]).double()  # (n, 2**(n-1)), the first is fixed
-
-    def linear_map(shifts: Tensor) -> Tensor:  # (n, outputs) → (2**n features, outputs)
-        sums = signs.T @ shifts
-        return torch.cat([sums.cos(), -sums.sin()]) / 2 ** (n - 1)
-
-    # H then R_Y(x) turns |0⟩ to cos(x/2 + π/4)|0⟩ + sin(x/2 + π/4)|1⟩, and a sine is a cosine, π/2 late.
-    encode = linear_map(pi / 4 - bits * pi / 2)
     # R_Y(θ) = [[cos θ/2, -sin θ/2], [sin θ/2, cos θ/2]]: entry (row, column) is cos(θ/2 + (column - row) π/2). Transposed,
     # since it acts from the right; the permutation acts first and so reorders what are now the rows.
-    differences = (bits.unsqueeze(1) - bits.unsqueeze(2)) * pi / 2  # (n, row, column)
+    shifts = (bits.unsqueeze(2) - bits.unsqueeze(1)) * pi / 2
     _, inverse = _permutation(n, entangler, torch.device("cpu"))
-    column = linear_map(differences.mT.flatten(1)).unflatten(1, (2**n, 2**n))[:, inverse].flatten(1)
-    frequencies = torch.cat([signs, signs], dim=1) / 2
-    phases = torch.tensor([pi / 2, 0.0], dtype=torch.float64).repeat_interleave(2 ** (n - 1))
-    parts = (frequencies, phases, encode, column)
-    return _Tables(*(part.to(device, dtype).contiguous() for part in parts))
+    matrix = torch.eye(2**n, dtype=torch.float64).expand(len(angles), -1, -1)
+    for layer in angles.split(n, dim=1) if angles.shape[1] else ():
+        matrix = matrix @ (layer.view(-1, n, 1, 1) / 2 + shifts).cos().prod(dim=1)[:, inverse]
+    return matrix
+
+
+def _plus(n: int) -> Tensor:
+    """H on every qubit of |0…0⟩."""
+    return torch.full((1, 2**n), 2 ** (-n / 2), dtype=torch.float64)
+
+
+@lru_cache
+@torch.inference_mode(False)
+def _encoding(n: int, dtype: torch.dtype, device: torch.device) -> _Table:
+    """x → the state `(2**n,)` that H and R_Y(x) prepare from |0…0⟩."""
+    return _table(n, lambda x: _plus(n) @ _circuit(x, n, "none"), dtype, device)
+
+
+@lru_cache
+@torch.inference_mode(False)
+def _layer(n: int, entangler: str, dtype: torch.dtype, device: torch.device) -> _Table:
+    """theta of one layer → its matrix `(4**n,)`."""
+    return _table(n, lambda theta: _circuit(theta, n, entangler), dtype, device)
+
+
+@lru_cache
+@torch.inference_mode(False)
+def _encoded_layers(n: int, entangler: str, depth: int, dtype: torch.dtype, device: torch.device) -> _Table:
+    """theta → the matrix `(4**n,)` that takes the features of x to the state after all layers."""
+    encode = _encoding(n, torch.float64, torch.device("cpu")).coefficients
+    return _table(n * depth, lambda theta: encode @ _circuit(theta, n, entangler), dtype, device)

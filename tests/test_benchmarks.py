@@ -37,6 +37,21 @@ def test_a_system_with_other_gradients_is_refused(systems, monkeypatch):
         systems.build("wrong", "layer", 3, 1, 2)
 
 
+@pytest.mark.parametrize("constant, value", [("MATRIX_QUBITS", 0), ("BLOCK_QUBITS", 2), ("TABLE_ANGLES", 0)])
+def test_a_choice_holds_while_its_step_runs_and_changes_no_result(systems, monkeypatch, constant, value):
+    usual, seen = getattr(systems.statevector, constant), []
+    engine = systems.statevector.expval_z
+
+    def watched(*arguments):
+        seen.append(getattr(systems.statevector, constant))
+        return engine(*arguments)
+
+    monkeypatch.setattr(systems.statevector, "expval_z", watched)
+    step = systems.build("statevector", "choice", 4, 2, 3, constant=constant, value=value)
+    assert systems.deviation(step(), 4, 2, 3) < systems.TOLERANCE
+    assert seen == [value, value] and getattr(systems.statevector, constant) == usual
+
+
 def test_many_models_at_once_are_the_models_one_by_one(systems):
     values, grad_x, grad_theta = systems.models_step("statevector", 4, 2, 3)()
     for seed in (0, systems.MODELS - 1):
@@ -68,11 +83,12 @@ def test_the_committed_results_hold_together_and_name_no_place(systems):
         pytest.skip("not measured yet: make bench")
     text = path.read_text()
     results = json.loads(text)
-    assert set(results) == {"meta", "rows", "dropped", "usable_from_torch"}
+    assert set(results) == {"meta", "rows", "choices", "dropped", "usable_from_torch"}
     assert {"date", "cores", "threads", "python", "versions"} <= set(results["meta"])
     assert {row["case"] for row in results["rows"]} == {"batch", "width", "depth", "head", "models"}
-    for row in results["rows"]:
-        assert row["system"] in results["usable_from_torch"]
+    assert {row["constant"] for row in results["choices"]} == {"MATRIX_QUBITS", "BLOCK_QUBITS", "TABLE_ANGLES"}
+    assert all(row["system"] in results["usable_from_torch"] for row in results["rows"])
+    for row in results["rows"] + results["choices"]:
         assert 0 < row["low_s"] <= row["median_s"] <= row["high_s"]
         assert row["rounds"] == len(row["seconds"]) and np.median(row["seconds"]) == row["median_s"]
     assert all(set(drop) == {"system", "why"} for drop in results["dropped"])

@@ -92,6 +92,24 @@ def test_values_and_gradients_are_pennylanes_where_the_path_or_the_number_of_blo
     assert_equal_to_pennylane(statevector.expval_z, *circuit(n, 2, 2), "ring")
 
 
+@every_entangler
+@pytest.mark.parametrize("n, depth", [(4, 2), (4, 3), (3, 2), (3, 3), (2, 4), (2, 5), (1, 8), (1, 9)])
+def test_values_and_gradients_are_pennylanes_where_one_table_for_all_layers_ends(entangler, n, depth):
+    assert_equal_to_pennylane(statevector.expval_z, *circuit(n, depth, 2), entangler)
+
+
+@pytest.mark.parametrize("block_qubits", [None, 2])
+def test_one_table_for_all_layers_is_only_asked_up_to_its_size(monkeypatch, block_qubits):
+    asked = []
+    monkeypatch.setattr(statevector, "_encoded_layers", lambda *size: asked.append(size[2]) or encoded(*size))
+    for depth in (0, 1, 2, 3, 9):
+        forced(block_qubits)(*circuit(4, depth, 2))
+    assert asked == ([0, 1, 2] if block_qubits is None else [])
+
+
+encoded = statevector._encoded_layers
+
+
 @every_path
 @given(batch=st.lists(st.integers(0, 3), max_size=3))
 def test_any_leading_dimensions_are_a_batch_of_rows(block_qubits, batch):
