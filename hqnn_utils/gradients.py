@@ -1,4 +1,4 @@
-"""Gradients of expectation values from expectation values alone: the parameter-shift rule.
+"""Gradients of expectation values from expectation values alone: the parameter-shift rule; and gradients within a network.
 
 As a function of one angle, an expectation value is a finite Fourier series: f(θ) = a₀ + Σ_ω [a_ω cos ωθ + b_ω sin ωθ].
 Its frequencies ω are the differences of the generator's eigenvalues, so f′ is a fixed combination of shifted values of f.
@@ -7,11 +7,12 @@ Derived in book/foundations/parameter_shift. Sources: Schuld et al. 2019; Wieric
 
 from collections.abc import Callable, Sequence
 from math import pi
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def shift_rule(frequencies: Sequence[float] = (1.0,), shifts: Sequence[float] | None = None):
@@ -65,6 +66,50 @@ def parameter_shift(
     # One batch of all shifted copies: (2R, *shape), which a broadcasting device runs at once.
     values = f(theta + plus_minus.reshape(-1, *[1] * theta.ndim))
     return torch.tensordot(weights, values, dims=1)
+
+
+class Probe(NamedTuple):
+    """What an activation function saw and did to the gradient; every field `(batch, …)`, as its input."""
+
+    angles: Tensor
+    """θ, its input."""
+    slopes: Tensor
+    """f′(θ)."""
+    gradients: Tensor
+    """∂L/∂θ, of each image's own loss L."""
+
+
+def probe(
+    model: nn.Module, images: Float[Tensor, "batch *image"], losses: Callable[[Tensor], Tensor], kinds: tuple[type, ...]
+) -> dict[str, Probe]:
+    """The gradient on its way through a network: one `Probe` for each activation function, first layer first.
+
+    Args:
+        model: any module; its own gradients are not touched.
+        images: what it is shown.
+        losses: outputs of the model → the loss of each image, shape `(batch,)`.
+        kinds: the classes of its activation functions.
+
+    Used in book/experiments/gradient_vanishing.
+    """
+    inputs = {}
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
+    hooks = [
+        module.register_forward_pre_hook(lambda module, arguments, name=name: inputs.update({name: arguments[0]}))
+        for name, module in found
+    ]
+    try:
+        total = losses(model(images)).sum()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    gradients = torch.autograd.grad(total, list(inputs.values()))
+    probes = {}
+    for (name, module), gradient in zip(found, gradients, strict=True):
+        angles = inputs[name].detach().requires_grad_()
+        (slopes,) = torch.autograd.grad(module(angles).sum(), angles)
+        probes[name] = Probe(angles.detach(), slopes, gradient)
+    return probes
 
 
 class ShiftRule(torch.autograd.Function):

@@ -16,6 +16,26 @@ from hqnn_utils.circuits import cnot_pairs, expval_z, h_ry, layered, qnode
 from hqnn_utils.gradients import ShiftRule
 
 
+class _Outcomes:
+    """The randomness of measurements on our engine: seeded, and started anew in a copy, as a device is."""
+
+    def __init__(self, seed: int | None):
+        self.seed, self.generators = seed, {}
+
+    def on(self, device: torch.device) -> torch.Generator:
+        """The generator for tensors of a device of torch."""
+        if device not in self.generators:
+            generator = self.generators[device] = torch.Generator(device)
+            generator.seed() if self.seed is None else generator.manual_seed(self.seed)
+        return self.generators[device]
+
+    def __deepcopy__(self, memo):
+        return _Outcomes(self.seed)
+
+    def __getstate__(self):
+        return {"seed": self.seed, "generators": {}}
+
+
 class _Circuit(nn.Module):
     """What the two layers share: the choice of a simulator, and running it on angles of any leading shape."""
 
@@ -24,17 +44,18 @@ class _Circuit(nn.Module):
         if shots < 0:
             raise ValueError(f"shots must be 0 (exact) or positive, got {shots}")
         self.node = None
-        if simulator == "statevector":
-            if shots or diff_method:
-                raise ValueError(
-                    "the state vector is exact and torch differentiates it: shots and diff_method need a PennyLane device, "
-                    "e.g. simulator='default.qubit'"
-                )
-            return
-        exact = simulator == "default.qubit" and not shots
+        exact = simulator in ("statevector", "default.qubit") and not shots
         self.diff_method = diff_method or ("backprop" if exact else "parameter-shift")
         if self.diff_method == "backprop" and shots:
             raise ValueError("shots leave nothing to go back through: use diff_method='parameter-shift'")
+        if simulator == "statevector":
+            if self.diff_method not in ("backprop", "parameter-shift"):
+                raise ValueError(
+                    f"the state vector has the methods 'backprop' and 'parameter-shift', got {diff_method!r}: that needs a "
+                    "PennyLane device, e.g. simulator='lightning.qubit'"
+                )
+            self.shots, self.outcomes = shots, _Outcomes(seed)
+            return
         # The shift rule is ours, around the device: PennyLane's refuses batches of trainable inputs.
         inside = None if self.diff_method == "parameter-shift" else self.diff_method
         measure = partial(expval_z, n_qubits)
@@ -50,6 +71,11 @@ class _Circuit(nn.Module):
             copied.node = self._connect()
         return copied
 
+    @property
+    def seen_through(self) -> bool:
+        """Whether torch itself computes and differentiates the layer."""
+        return self.node is None and self.diff_method == "backprop"
+
     def _run(self, rows: Tensor, *arguments) -> Tensor:
         """Expectation values `(rows, n_qubits)` of the device, which broadcasts over one axis of rows."""
         return torch.stack(self.node(rows, *arguments), dim=-1).to(rows.dtype)
@@ -64,8 +90,8 @@ class QuantumActivation(_Circuit):
 
     Args:
         simulator: `"statevector"` or any PennyLane device.
-        diff_method: a method of that device that takes batches; by default `"backprop"` on an exact default.qubit, else
-            `"parameter-shift"` (our batched rule, for any device and any shots).
+        diff_method: a method of that device that takes batches; by default `"backprop"` where nothing is measured on
+            `"statevector"` or default.qubit, else `"parameter-shift"` (our batched rule, for any device and any shots).
         shots: measurements per circuit; 0 is exact. With shots each value is one of `shots + 1` steps in [-1, 1], and
             gradients are estimates from the same number of shots per shifted circuit.
         seed: of simulated shots; `None` takes a fresh one.
@@ -73,7 +99,7 @@ class QuantumActivation(_Circuit):
     Shape: input and output `(*)`; input angles in radians, output in [-1, 1], of the input's dtype.
 
     Raises:
-        ValueError: negative shots, or shots or a method where the simulator has none.
+        ValueError: negative shots, or a method that the simulator has not.
 
     Derived in book/foundations/pqc (value) and book/foundations/parameter_shift (gradient).
     """
@@ -84,13 +110,20 @@ class QuantumActivation(_Circuit):
         super().__init__(h_ry, 1, simulator, diff_method, shots, seed)
 
     def forward(self, theta: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        if self.node is None or not theta.numel():  # of nothing, no device is asked
+        if self.seen_through or not theta.numel():  # of nothing, no device is asked
             return -torch.sin(theta)
         if self.diff_method == "parameter-shift":
             return ShiftRule.apply(self._elementwise, theta.unsqueeze(-1)).squeeze(-1)
         return self._elementwise(theta)
 
     def _elementwise(self, theta: Tensor) -> Tensor:
+        if self.node is None:
+            f = -torch.sin(theta)
+            if not self.shots:
+                return f
+            # How many of the shots find |0⟩ is binomial.
+            found = torch.binomial(torch.full_like(f, self.shots), (1 + f) / 2, self.outcomes.on(theta.device))
+            return 2 * found / self.shots - 1
         return self._run(theta.reshape(-1)).reshape(theta.shape)
 
 
@@ -137,7 +170,7 @@ class QuantumLayer(_Circuit):
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         if x.shape[-1] != self.n_qubits:
             raise ValueError(f"this layer takes {self.n_qubits} angles a row, got an input of shape {tuple(x.shape)}")
-        if self.node is None or not x.numel():
+        if self.seen_through or not x.numel():
             return statevector.expval_z(x, self.theta, self.entangler)
         if self.diff_method == "parameter-shift":
             # Every angle of every row is its own: expand adds up the gradients of the shared weights.
@@ -149,6 +182,11 @@ class QuantumLayer(_Circuit):
         """Expectation values for rows of all angles, data first: `(*, n_qubits * (1 + depth))` → `(*, n_qubits)`."""
         rows = angles.reshape(-1, angles.shape[-1])
         x, theta = rows.split([self.n_qubits, rows.shape[-1] - self.n_qubits], dim=-1)
+        if self.node is None:
+            weights = theta.reshape(len(rows), self.depth, self.n_qubits)
+            psi = torch.vmap(lambda x, theta: statevector.state(x, theta, self.entangler))(x, weights)
+            values = statevector.measured_z(psi, self.shots, self.outcomes.on(x.device) if self.shots else None)
+            return values.reshape(*angles.shape[:-1], self.n_qubits)
         layers = theta.T.reshape(self.depth, self.n_qubits, len(rows))
         return self._run(x, layers, self.entangler).reshape(*angles.shape[:-1], self.n_qubits)
 

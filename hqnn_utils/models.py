@@ -9,26 +9,6 @@ from torch import Tensor, nn
 from hqnn_utils.layers import QuantumActivation
 
 
-class LeNet(nn.Sequential):
-    """A LeNet-like convolutional network for 28×28 grey images: two convolutions with pooling, three linear layers, ReLU.
-
-    Args:
-        n_outputs: width of the last linear layer, whose outputs are unbounded.
-
-    Shape: `(batch, 1, 28, 28)` → `(batch, n_outputs)`. Source: LeCun et al. 1998, sec. II-B, with ReLU and maximum pooling.
-    """
-
-    def __init__(self, n_outputs: int):
-        super().__init__(
-            *(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),  # (batch, 6, 12, 12)
-            *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),  # (batch, 16, 4, 4)
-            nn.Flatten(),  # (batch, 256)
-            *(nn.Linear(256, 120), nn.ReLU()),
-            *(nn.Linear(120, 84), nn.ReLU()),
-            nn.Linear(84, n_outputs),
-        )
-
-
 class Sine(nn.Module):
     """-sin θ, computed classically: the function of `QuantumActivation` without the circuit."""
 
@@ -48,6 +28,42 @@ HEADS = {"quantum": partial(QuantumActivation, simulator="default.qubit"), "sine
 
 The quantum one runs its circuit on PennyLane's simulator: with `simulator="statevector"` it would be the sine itself.
 """
+
+
+ACTIVATIONS = {"quantum": HEADS["quantum"], "sine": Sine, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU}
+"""The activation functions of Experiment 2, each applied to every element of its input."""
+
+
+class LeNet(nn.Sequential):
+    """A LeNet-like convolutional network for 28×28 grey images: two convolutions with pooling, three linear layers.
+
+    Args:
+        n_outputs: width of the last linear layer, whose outputs are unbounded.
+        dense: activation of the two hidden linear layers, one of `ACTIVATIONS`.
+        convolutional: activation of the two convolutions, one of `ACTIVATIONS`.
+        options: for the activation of the linear layers, e.g. `shots=100`.
+
+    Shape: `(batch, 1, 28, 28)` → `(batch, n_outputs)`.
+
+    Raises:
+        ValueError: an unknown activation.
+
+    Source: LeCun et al. 1998, sec. II-B, with ReLU and maximum pooling. Used in book/experiments/quantum_activation.
+    """
+
+    def __init__(self, n_outputs: int, dense: str = "relu", convolutional: str = "relu", **options):
+        for name in (dense, convolutional):
+            if name not in ACTIVATIONS:
+                raise ValueError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}")
+        inner, outer = ACTIVATIONS[convolutional], partial(ACTIVATIONS[dense], **options)
+        super().__init__(
+            *(nn.Conv2d(1, 6, 5), inner(), nn.MaxPool2d(2)),  # (batch, 6, 12, 12)
+            *(nn.Conv2d(6, 16, 5), inner(), nn.MaxPool2d(2)),  # (batch, 16, 4, 4)
+            nn.Flatten(),  # (batch, 256)
+            *(nn.Linear(256, 120), outer()),
+            *(nn.Linear(120, 84), outer()),
+            nn.Linear(84, n_outputs),
+        )
 
 
 class BinaryClassifier(nn.Module):

@@ -77,8 +77,30 @@ def expval_z(
     `2 + depth * (1 + ceil(n / 5))` beyond. Works under `torch.vmap`, also over stacked `theta`; what is counted
     is then one model.
     """
-    psi = state(x, theta, entangler)
-    return (psi * psi) @ _signs(x.shape[-1], x.dtype, x.device)
+    return measured_z(state(x, theta, entangler))
+
+
+def measured_z(
+    psi: Float[Tensor, "*batch dim"], shots: int = 0, generator: torch.Generator | None = None
+) -> Float[Tensor, "*batch n"]:
+    """⟨Z_i⟩ of every qubit of real states: exactly, or the mean of so many measurements of all qubits, as a device gives it.
+
+    Args:
+        psi: amplitudes, normalised, as of `state`.
+        shots: measurements of each state, every one 0 or 1 for each qubit; 0 is exact.
+        generator: of the outcomes; torch's own by default.
+
+    Returns:
+        Expectation values, or means of `shots` outcomes ±1 without a gradient: that is the shift rule's business.
+
+    Memory beyond that of the states: `batch * shots * n` numbers with shots.
+    """
+    n = psi.shape[-1].bit_length() - 1
+    signs = _signs(n, psi.dtype, psi.device)
+    if not shots:
+        return (psi * psi) @ signs
+    outcomes = torch.multinomial(psi.detach().square().flatten(0, -2), shots, replacement=True, generator=generator)
+    return signs[outcomes].mean(dim=-2).unflatten(0, psi.shape[:-1])
 
 
 def state(

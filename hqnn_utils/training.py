@@ -5,6 +5,7 @@ axis makes one pass of vectorised code train all of them, and each as if it were
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 import torch
 from jaxtyping import Float, Int
@@ -49,6 +50,13 @@ class Ensemble:
         in_dims = (0, 0, None if shared else 0)
         return torch.vmap(one, in_dims, randomness="different")(self.parameters, self.buffers, images)
 
+    def model(self, number: int) -> nn.Module:
+        """One of the models, as a module of its own with a copy of its weights."""
+        module = deepcopy(self.template)
+        state = {name: stacked[number] for name, stacked in (self.parameters | self.buffers).items()}
+        module.load_state_dict(state, strict=False)  # buffers may be left out of the state of a module
+        return module
+
     @torch.no_grad()
     def predict(self, images: Float[Tensor, "n *image"], batch_size: int = 256) -> Float[Tensor, "seeds n *output"]:
         """Outputs of all models for all images, in batches so that memory stays small."""
@@ -64,8 +72,9 @@ def fit(
     epochs: int,
     batch_size: int,
     learning_rate: float,
+    points: int = 1,
     name: str = "training",
-) -> Float[Tensor, "epochs seeds"]:
+) -> Float[Tensor, "points seeds"]:
     """Train every model of the ensemble with Adam, each seed with its own order of the images.
 
     Args:
@@ -73,13 +82,14 @@ def fit(
         epochs: passes over the images, at least 1.
         batch_size: images a step and model; the last batch of an epoch may be smaller.
         learning_rate: Adam's step size.
+        points: into how many parts each epoch is divided for the history, at least 1 and at most its number of steps.
         name: shown beside the progress bar.
 
     Returns:
-        The mean training loss of each epoch and seed, as seen during the epoch.
+        The mean training loss of each part of each epoch and of each seed, as seen during it, `(epochs * points, seeds)`.
 
     Raises:
-        ValueError: epochs or a batch size below 1, or a learning rate that is not positive.
+        ValueError: epochs or a batch size below 1, a learning rate that is not positive, or more parts than steps.
 
     Models do not share parameters, so the gradient of the summed losses is each model's own gradient, and Adam, which
     works element by element, makes each model's own step.
@@ -91,22 +101,27 @@ def fit(
     ):
         if not good:
             raise ValueError(f"{what} must be {'positive' if what == 'learning_rate' else 'at least 1'}, got {value}")
+    n = len(images)
+    parts = torch.arange(-(-n // batch_size)).tensor_split(points) if points >= 1 else [()]
+    if not min(map(len, parts)):
+        raise ValueError(f"points must be between 1 and the {-(-n // batch_size)} steps of an epoch, got {points}")
+    part_of = [number for number, part in enumerate(parts) for _ in part]  # of each step of an epoch
     generators = [torch.Generator().manual_seed(seed) for seed in ensemble.seeds]
     optimiser = torch.optim.Adam(ensemble.parameters.values(), lr=learning_rate)
-    history = torch.zeros(epochs, len(ensemble.seeds))
-    n = len(images)
+    history, seen = torch.zeros(epochs, points, len(ensemble.seeds)), torch.zeros(epochs, points, 1)
     bar = tqdm(total=epochs * -(-n // batch_size), desc=name, leave=False, mininterval=1, unit="step")
     for epoch in range(epochs):
         order = torch.stack([torch.randperm(n, generator=g) for g in generators])  # (seeds, n)
-        for rows in order.split(batch_size, dim=1):  # (seeds, batch)
+        for part, rows in zip(part_of, order.split(batch_size, dim=1), strict=True):  # (seeds, batch)
             losses = torch.vmap(loss)(ensemble(images[rows]), labels[rows])  # (seeds, batch)
             optimiser.zero_grad()
             losses.mean(dim=1).sum().backward()
             optimiser.step()
-            history[epoch] += losses.detach().sum(dim=1) / n
+            history[epoch, part] += losses.detach().sum(dim=1)
+            seen[epoch, part] += rows.shape[1]
             bar.update()
     bar.close()
-    return history
+    return (history / seen).flatten(0, 1)
 
 
 def negative_probability(p1: Float[Tensor, " batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
@@ -115,6 +130,11 @@ def negative_probability(p1: Float[Tensor, " batch"], labels: Int[Tensor, " batc
     The loss of the slides' first experiment, hence their negative losses. Discussed in book/experiments/quantum_classifier.
     """
     return -torch.where(labels == 1, p1, 1 - p1)
+
+
+def top1(scores: Float[Tensor, "*models batch classes"], labels: Int[Tensor, " batch"]) -> Float[Tensor, "*models"]:
+    """Share of images whose true class has the largest score, in [0, 1]."""
+    return (scores.argmax(dim=-1) == labels).double().mean(dim=-1)
 
 
 def accuracy(p1: Float[Tensor, "*models batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, "*models"]:

@@ -17,6 +17,7 @@ from hqnn_utils.training import Ensemble
 
 WAYS = {
     "statevector": {},
+    "statevector, parameter-shift": {"diff_method": "parameter-shift"},
     "backprop": {"simulator": "default.qubit"},
     "parameter-shift": {"simulator": "default.qubit", "diff_method": "parameter-shift"},
     "adjoint": {"simulator": "default.qubit", "diff_method": "adjoint"},
@@ -30,6 +31,8 @@ mappable = pytest.mark.parametrize("way", [way for way in WAYS if "adjoint" not 
 TOLERANCE = {way: 1e-6 if way == "lightning, adjoint" else 1e-10 for way in WAYS}
 DEVICES = ("default.qubit", "lightning.qubit")
 every_device = pytest.mark.parametrize("simulator", DEVICES)
+every_simulator = pytest.mark.parametrize("simulator", ("statevector", *DEVICES))
+every_sampler = pytest.mark.parametrize("simulator", ("statevector", "default.qubit"))
 
 
 def angles(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -117,7 +120,7 @@ def test_the_activation_of_nothing_is_nothing(way, shape):
     assert (value.shape, theta.grad.shape) == (shape, shape)
 
 
-@every_device
+@every_simulator
 @pytest.mark.parametrize("shots", [1, 7])
 def test_with_shots_a_value_is_one_of_shots_plus_one_steps(simulator, shots):
     values = QuantumActivation(simulator, shots=shots, seed=0)(angles(100))
@@ -126,24 +129,27 @@ def test_with_shots_a_value_is_one_of_shots_plus_one_steps(simulator, shots):
     assert 0 <= counts.min() < counts.max() <= shots
 
 
+@every_sampler
 @pytest.mark.parametrize("theta", [-2.0, 0.0, 0.5, np.pi / 2])
-def test_with_shots_the_mean_is_the_exact_value(theta):
+def test_with_shots_the_mean_is_the_exact_value(simulator, theta):
     shots, repeats = 20, 500
-    values = QuantumActivation("default.qubit", shots=shots, seed=0)(torch.full((repeats,), theta, dtype=torch.float64))
+    values = QuantumActivation(simulator, shots=shots, seed=0)(torch.full((repeats,), theta, dtype=torch.float64))
     standard_error = abs(np.cos(theta)) / np.sqrt(shots * repeats)  # Var Z = 1 - sin²
     assert abs(values.mean() + np.sin(theta)) <= 5 * standard_error + 1e-12
 
 
-def test_with_shots_the_spread_is_that_of_the_binomial():
+@every_sampler
+def test_with_shots_the_spread_is_that_of_the_binomial(simulator):
     shots, theta = 25, 0.5
-    values = QuantumActivation("default.qubit", shots=shots, seed=0)(torch.full((4000,), theta, dtype=torch.float64))
+    values = QuantumActivation(simulator, shots=shots, seed=0)(torch.full((4000,), theta, dtype=torch.float64))
     assert values.std() == pytest.approx(np.cos(theta) / np.sqrt(shots), rel=0.06)  # 5 standard errors of a spread
 
 
-def test_with_shots_the_gradient_is_an_unbiased_estimate():
+@every_sampler
+def test_with_shots_the_gradient_is_an_unbiased_estimate(simulator):
     shots, repeats = 20, 500
     theta = torch.full((repeats,), 0.5, dtype=torch.float64, requires_grad=True)
-    QuantumActivation("default.qubit", shots=shots, seed=0)(theta).sum().backward()
+    QuantumActivation(simulator, shots=shots, seed=0)(theta).sum().backward()
     # (f₊ - f₋)/2, each with variance sin²(θ)/shots, since ⟨Z⟩ at θ ± π/2 is ∓cos θ
     standard_error = np.sin(0.5) / np.sqrt(2 * shots * repeats)
     assert theta.grad.std() > 0
@@ -273,11 +279,11 @@ def test_a_copy_computes_the_same_and_learns_for_itself(way):
     assert not torch.allclose(copy(x), before)
 
 
-@every_device
+@every_simulator
 def test_a_copy_measures_on_a_device_of_its_own(simulator):
     layer, x = quantum_layer(3, 2, simulator=simulator, shots=50, seed=0), angles(4, 3)
     copy = deepcopy(layer)
-    assert copy.node.device is not layer.node.device
+    assert copy.node is None or copy.node.device is not layer.node.device
     assert torch.equal(copy(x), layer(x))  # each the first of the seed's: neither has used up the other's
 
 
@@ -301,7 +307,7 @@ def test_a_layer_shows_its_sizes_and_entangler():
 # Shots and circuits of the layer
 
 
-@every_device
+@every_simulator
 def test_with_shots_every_output_of_a_layer_is_one_of_shots_plus_one_steps(simulator):
     shots = 7
     counts = (quantum_layer(3, 2, simulator=simulator, shots=shots, seed=0)(angles(40, 3)) + 1) / 2 * shots
@@ -309,9 +315,10 @@ def test_with_shots_every_output_of_a_layer_is_one_of_shots_plus_one_steps(simul
     assert 0 <= counts.min() < counts.max() <= shots
 
 
-def test_with_shots_value_and_gradients_of_a_layer_are_unbiased_estimates():
+@every_sampler
+def test_with_shots_value_and_gradients_of_a_layer_are_unbiased_estimates(simulator):
     repeats = 400  # equal models, each with its own measurements
-    ensemble = Ensemble(lambda: quantum_layer(2, 1, simulator="default.qubit", shots=20, seed=0), seeds=[0] * repeats)
+    ensemble = Ensemble(lambda: quantum_layer(2, 1, simulator=simulator, shots=20, seed=0), seeds=[0] * repeats)
     x, row = angles(1, 2).expand(repeats, 1, 2).clone().requires_grad_(), angles(1, 2).requires_grad_()
     value = ensemble(x)
     weights = torch.tensor([1.0, -2.0], dtype=torch.float64)  # of the outputs: a linear function, lest squares add a bias
@@ -325,7 +332,7 @@ def test_with_shots_value_and_gradients_of_a_layer_are_unbiased_estimates():
 
 
 @pytest.mark.parametrize("layer", [QuantumActivation, lambda *args, **options: QuantumLayer(2, 1, "ring", *args, **options)])
-@every_device
+@every_simulator
 def test_shots_are_drawn_anew_in_every_call_and_alike_for_a_seed(layer, simulator):
     def calls(seed):
         torch.manual_seed(0)  # the weights are not what is asked about
@@ -338,8 +345,9 @@ def test_shots_are_drawn_anew_in_every_call_and_alike_for_a_seed(layer, simulato
     assert not torch.equal(first, other)
 
 
-def test_without_a_seed_shots_differ_from_module_to_module():
-    first, second = (QuantumActivation("default.qubit", shots=50)(angles(20)) for _ in range(2))
+@every_sampler
+def test_without_a_seed_shots_differ_from_module_to_module(simulator):
+    first, second = (QuantumActivation(simulator, shots=50)(angles(20)) for _ in range(2))
     assert not torch.equal(first, second)
 
 
@@ -362,7 +370,13 @@ def test_a_step_by_the_shift_rule_runs_one_circuit_a_row_and_two_an_angle(simula
 @pytest.mark.parametrize("layer", [QuantumActivation, lambda *args, **options: QuantumLayer(2, 1, "ring", *args, **options)])
 @pytest.mark.parametrize(
     ("simulator", "shots", "method"),
-    [("default.qubit", 0, "backprop"), ("default.qubit", 5, "parameter-shift"), ("lightning.qubit", 0, "parameter-shift")],
+    [
+        ("statevector", 0, "backprop"),
+        ("statevector", 5, "parameter-shift"),
+        ("default.qubit", 0, "backprop"),
+        ("default.qubit", 5, "parameter-shift"),
+        ("lightning.qubit", 0, "parameter-shift"),
+    ],
 )
 def test_backpropagation_is_the_default_where_it_can_be_had(layer, simulator, shots, method):
     assert layer(simulator, shots=shots).diff_method == method
@@ -374,9 +388,11 @@ def test_backpropagation_is_the_default_where_it_can_be_had(layer, simulator, sh
     [
         ({"shots": -1}, r"shots must be 0 \(exact\) or positive, got -1"),
         ({"shots": -1, "simulator": "default.qubit"}, r"shots must be 0 \(exact\) or positive, got -1"),
-        ({"shots": 10}, "shots and diff_method need a PennyLane device, e.g. simulator='default.qubit'"),
-        ({"diff_method": "backprop"}, "shots and diff_method need a PennyLane device"),
-        ({"diff_method": "parameter-shift"}, "shots and diff_method need a PennyLane device"),
+        (
+            {"diff_method": "adjoint"},
+            "has the methods 'backprop' and 'parameter-shift', got 'adjoint': that needs a PennyLane",
+        ),
+        ({"diff_method": "backprop", "shots": 10}, "use diff_method='parameter-shift'"),
         ({"diff_method": "backprop", "shots": 10, "simulator": "default.qubit"}, "use diff_method='parameter-shift'"),
     ],
 )
