@@ -20,6 +20,8 @@ MODELS = {  # colour, marker, dash: quantum full and blue, classical dashed
     "quantum": dict(color=BLUE, marker="o", linestyle="-"),
     "sine": dict(color=ORANGE, marker="s", linestyle="--"),
     "sigmoid": dict(color=BLACK, marker="^", linestyle=":"),
+    "tanh": dict(color=GREEN, marker="D", linestyle="-."),
+    "relu": dict(color=PURPLE, marker="v", linestyle="--"),
 }
 
 
@@ -77,17 +79,18 @@ def angle_axis(figure: Figure) -> Figure:
     return figure
 
 
-def learning_curves(histories: dict[str, np.ndarray], ylabel: str) -> Figure:
-    """Mean over seeds for each epoch, with the band between the least and the greatest seed.
+def learning_curves(histories: dict[str, np.ndarray], ylabel: str, points: int = 1) -> Figure:
+    """Mean over seeds in the course of training, with the band between the least and the greatest seed.
 
     Args:
-        histories: model → values `(epochs, seeds)`.
+        histories: model → values `(epochs * points, seeds)`, as of `training.fit`.
         ylabel: what they are.
+        points: values an epoch.
     """
     figure, axes = plt.subplots()
     for name, values in histories.items():
         values = np.asarray(values)
-        epochs = np.arange(1, len(values) + 1)
+        epochs = np.arange(1, len(values) + 1) / points
         look = MODELS.get(name, {})
         axes.plot(epochs, values.mean(axis=1), **look, label=name)
         axes.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=look.get("color"), alpha=0.15, lw=0)

@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from hqnn_utils.circuits import ENTANGLERS, chsh, controlled_rotation, expval_z, h_ry, layered, qnode
-from hqnn_utils.gradients import ShiftRule, parameter_shift, shift_rule
+from hqnn_utils.gradients import ShiftRule, parameter_shift, probe, shift_rule
+from hqnn_utils.layers import QuantumActivation
 
 angles = st.floats(-10, 10)
 # Multiples of the smallest: what the default shifts are made for.
@@ -286,3 +288,57 @@ def test_the_gradient_of_a_mapped_shift_rule_is_each_rows_own():
     plain = torch.sin(theta).prod(dim=1)
     found, expected = (torch.autograd.grad(out.sum(), theta)[0] for out in (mapped, plain))
     torch.testing.assert_close(found, expected)
+
+
+# Gradients on their way through a network
+
+
+class Chain(nn.Module):
+    """Two activations in a row, each with an input of its own that can be seen from outside."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.second, self.outer = nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3), QuantumActivation()
+        self.double()
+
+    def forward(self, x):
+        return self.outer(self.second(self.inner(self.first(x))))
+
+
+def probed():
+    torch.manual_seed(0)
+    model, x = Chain(), torch.randn(6, 5, dtype=torch.float64)
+    return model, x, probe(model, x, lambda y: y.square().sum(dim=1), (nn.Tanh, QuantumActivation))
+
+
+def test_a_probe_sees_every_activation_in_order_with_its_inputs_and_slopes():
+    model, x, found = probed()
+    assert list(found) == ["inner", "outer"]
+    theta = model.first(x)
+    torch.testing.assert_close(found["inner"].angles, theta)
+    torch.testing.assert_close(found["inner"].slopes, 1 - torch.tanh(theta) ** 2)
+    theta = model.second(torch.tanh(theta))
+    torch.testing.assert_close(found["outer"].angles, theta)
+    torch.testing.assert_close(found["outer"].slopes, -torch.cos(theta))
+
+
+def test_a_probes_gradients_are_those_of_each_rows_own_loss():
+    model, x, found = probed()
+    theta = model.first(x).detach().requires_grad_()
+    outer = model.second(torch.tanh(theta)).detach().requires_grad_()
+
+    def losses(outer):
+        return torch.sin(outer).square().sum()
+
+    (expected,) = torch.autograd.grad(losses(model.second(torch.tanh(theta))), theta)
+    torch.testing.assert_close(found["inner"].gradients, expected)
+    torch.testing.assert_close(found["outer"].gradients, torch.autograd.grad(losses(outer), outer)[0])
+
+
+def test_a_probe_leaves_the_model_as_it_was():
+    model, x, _ = probed()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    with pytest.raises(RuntimeError):
+        probe(model, x[:, :3], lambda y: y.sum(dim=1), (nn.Tanh,))
+    assert not any(module._forward_pre_hooks for module in model.modules())

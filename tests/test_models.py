@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, max_pool2d, relu
 
-from hqnn_utils.models import HEADS, BinaryClassifier, HalfTanh, LeNet, Sine
+from hqnn_utils.models import ACTIVATIONS, HEADS, BinaryClassifier, HalfTanh, LeNet, Sine
 
 
 def images(number: int = 4) -> torch.Tensor:
@@ -32,6 +32,57 @@ def test_lenet_computes_what_its_description_says():
     for weight, bias in zip(linear[:-2:2], linear[1:-2:2], strict=True):
         x = relu(x @ weight.T + bias)
     torch.testing.assert_close(model(images()), x @ linear[-2].T + linear[-1])
+
+
+FUNCTIONS = {
+    "quantum": lambda theta: -torch.sin(theta),
+    "sine": lambda theta: -torch.sin(theta),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+}
+
+
+def test_every_activation_is_checked_here():
+    assert set(ACTIVATIONS) == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("dense", FUNCTIONS)
+@pytest.mark.parametrize("convolutional", ["relu", "tanh", "sine"])
+def test_lenet_applies_its_activations_where_it_says(dense, convolutional):
+    torch.manual_seed(0)
+    model, inner, outer = LeNet(10, dense, convolutional), FUNCTIONS[convolutional], FUNCTIONS[dense]
+    first, first_bias, second, second_bias, *linear = model.parameters()
+    x = max_pool2d(inner(conv2d(images(), first, first_bias)), 2)
+    x = max_pool2d(inner(conv2d(x, second, second_bias)), 2).flatten(1)
+    for weight, bias in zip(linear[:-2:2], linear[1:-2:2], strict=True):
+        x = outer(x @ weight.T + bias)
+    torch.testing.assert_close(model(images()), x @ linear[-2].T + linear[-1])
+
+
+def test_networks_with_other_activations_start_from_the_same_weights():
+    def weights(dense):
+        torch.manual_seed(0)
+        return list(LeNet(10, dense).parameters())
+
+    for dense in FUNCTIONS:
+        assert all(torch.equal(one, other) for one, other in zip(weights(dense), weights("relu"), strict=True))
+
+
+@pytest.mark.parametrize("place", ["dense", "convolutional"])
+def test_an_unknown_activation_is_refused_by_name(place):
+    with pytest.raises(ValueError, match="unknown activation 'swish': choose one of quantum, sine, tanh, sigmoid, relu"):
+        LeNet(10, **{place: "swish"})
+
+
+def test_options_reach_the_activation_of_the_linear_layers_only():
+    model = LeNet(10, "quantum", "quantum", simulator="statevector", shots=1, seed=0)
+    passed = {}
+    for number in (1, 8, 10):
+        model[number].register_forward_hook(lambda module, given, made, number=number: passed.update({number: made}))
+    model(images())
+    assert set(passed[8].unique().tolist()) == set(passed[10].unique().tolist()) == {-1.0, 1.0}
+    assert passed[1].unique().numel() > 100
 
 
 def test_lenet_has_the_known_number_of_parameters():

@@ -306,3 +306,28 @@ def test_small_circuits_do_not_wait_for_the_question_how_much_memory_is_free(mon
     free_memory(monkeypatch, 0)
     assert counted(8, 2, 3, torch.float64) < statevector.CHECKED_BYTES
     assert_equal_to_pennylane(statevector.expval_z, *circuit(8, 2, 3), "ring")
+
+
+@pytest.mark.parametrize("shots", [1, 7])
+def test_measured_values_are_one_of_shots_plus_one_steps_for_any_batch(shots):
+    psi = statevector.state(*(angles.detach() for angles in circuit(3, 2, 4, 5)))
+    values = statevector.measured_z(psi, shots, torch.Generator().manual_seed(0))
+    counts = (values + 1) / 2 * shots
+    assert values.shape == (4, 5, 3)
+    torch.testing.assert_close(counts, counts.round())
+
+
+def test_qubits_are_measured_together():
+    psi = torch.zeros(4000, 4)
+    psi[:, [0, 3]] = 0.5**0.5  # (|00⟩ + |11⟩)/√2: each qubit is a coin, and both fall alike
+    values = statevector.measured_z(psi, 1, torch.Generator().manual_seed(0))
+    assert torch.equal(values[:, 0], values[:, 1])
+    assert abs(values.mean()) < 5 / 4000**0.5
+
+
+def test_measured_means_are_the_exact_values():
+    psi = statevector.state(*(angles.detach() for angles in circuit(3, 2, 2))).expand(3000, 2, 8)
+    values = statevector.measured_z(psi, 20, torch.Generator().manual_seed(0))
+    exact = statevector.measured_z(psi[0])
+    standard_error = ((1 - exact**2) / (20 * 3000)).sqrt()
+    assert ((values.mean(0) - exact).abs() < 5 * standard_error).all()

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score
 from torch import nn
 
 from hqnn_utils.layers import QuantumActivation, QuantumLayer
-from hqnn_utils.training import Ensemble, accuracy, fit, negative_probability
+from hqnn_utils.training import Ensemble, accuracy, fit, negative_probability, top1
 
 SEEDS = [3, 0, 11]
 SETTINGS = {"epochs": 3, "batch_size": 4, "learning_rate": 0.05}
@@ -195,3 +195,37 @@ def test_accuracy_is_given_for_each_model():
     p1 = torch.tensor([[0.9, 0.2, 0.6, 0.4], [0.1, 0.2, 0.3, 0.4]])
     torch.testing.assert_close(accuracy(p1, torch.tensor([1, 0, 0, 1])), torch.tensor([0.5, 0.5], dtype=torch.float64))
     torch.testing.assert_close(accuracy(p1, torch.tensor([1, 0, 1, 0])), torch.tensor([1.0, 0.5], dtype=torch.float64))
+
+
+def test_the_history_can_have_several_points_an_epoch_each_the_mean_of_its_images():
+    (whole,), parts = fitted(epochs=1)[1], fitted(epochs=1, points=2)[1]
+    images = torch.tensor([[8.0], [2.0]])  # ten images in steps of 4, 4 and 2
+    assert parts.shape == (2, len(SEEDS))
+    torch.testing.assert_close((parts * images).sum(0) / 10, whole)
+    assert not torch.allclose(parts[0], parts[1])
+
+
+@pytest.mark.parametrize("points", [0, 99])
+def test_more_points_than_steps_are_refused_with_their_number(points):
+    with pytest.raises(ValueError, match=rf"points must be between 1 and the \d+ steps of an epoch, got {points}"):
+        fitted(points=points)
+
+
+def test_a_model_of_an_ensemble_is_that_model_and_its_own_copy():
+    ensemble, _ = fitted()
+    for k in range(len(SEEDS)):
+        model = ensemble.model(k)
+        torch.testing.assert_close(model(task()[0]), ensemble(task()[0], shared=True)[k])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert not torch.equal(model(task()[0]), ensemble(task()[0], shared=True)[k])
+
+
+@given(rows=st.lists(st.tuples(st.lists(st.floats(-5, 5), min_size=3, max_size=3), st.integers(0, 2)), min_size=1))
+def test_top1_is_scikit_learns_accuracy_of_the_largest_score(rows):
+    scores, labels = torch.tensor([row for row, _ in rows]), torch.tensor([label for _, label in rows])
+    assert top1(scores, labels).item() == pytest.approx(accuracy_score(labels, scores.argmax(-1)))
+    assert torch.equal(
+        top1(torch.stack([scores, -scores]), labels), torch.stack([top1(scores, labels), top1(-scores, labels)])
+    )
