@@ -79,6 +79,8 @@ class Parameter:
         distinct = re.search(r"(\d+) distinct", self.help)
         if distinct and not len(values) == len(set(values)) == int(distinct[1]):
             raise self._refusal(value, f"expected {distinct[1]} different values")
+        if not values:
+            raise self._refusal(value, "expected at least one value")
         if not all(self._allows(item) for item in values):
             raise self._refusal(value, f"allowed is {self.help[self.help.rindex('in ') :]}")
         return value

@@ -74,8 +74,8 @@ def expval_z(
         MemoryError: before anything is allocated, if the states that the backward pass keeps cannot fit.
 
     Memory: `(batch * kept + 2 * n) * 2**n` numbers, where the backward pass keeps `3` states a row up to 6 qubits and
-    `2 + depth * (1 + ceil(n / 5))` beyond. Works under `torch.vmap`, also over stacked `theta`; what is counted
-    is then one model.
+    `2 + depth * (1 + ceil(n / 5))` beyond. Works under `torch.vmap`, also over stacked `theta`; the rows of all
+    models are counted.
     """
     return measured_z(state(x, theta, entangler))
 
@@ -113,7 +113,7 @@ def state(
     n = x.shape[-1]
     if theta.shape[-1] != n:
         raise ValueError(f"x has {n} angles a row and theta {theta.shape[-1]}: both need one for each qubit")
-    _require_memory(x, len(theta))
+    _require_memory(x, theta)
     if n <= MATRIX_QUBITS:
         return _encoding(n, x.dtype, x.device).features(x) @ _matrix(theta, entangler)
     sizes = [len(part) for part in torch.arange(n).tensor_split(-(-n // BLOCK_QUBITS))]
@@ -128,10 +128,18 @@ def state(
     return psi
 
 
-def _require_memory(x: Tensor, depth: int) -> None:
+def _mapped(tensor: Tensor) -> int:
+    """Over how many models `torch.vmap` maps a tensor: its own size does not tell."""
+    seen = tensor.numel()
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.numel() // max(seen, 1)
+
+
+def _require_memory(x: Tensor, theta: Tensor) -> None:
     """Refuse, before the allocation, states that cannot fit: those that the backward pass keeps, and the tables."""
-    n = x.shape[-1]
-    batch = x.numel() // n
+    n, depth = x.shape[-1], len(theta)
+    batch = x.numel() // n * max(_mapped(x), _mapped(theta))
     kept = 3 if n <= MATRIX_QUBITS else 2 + depth * (1 + -(-n // BLOCK_QUBITS))
     needed = (batch * kept + 2 * n) * 2**n * x.element_size()
     if needed < CHECKED_BYTES:

@@ -135,6 +135,8 @@ def test_a_text_is_read_as_the_declared_type(name, text, value):
         ("classes", "[[0, 1]]", r"expected list\[int\]"),
         ("classes", "True,False", r"expected list\[int\]"),
         ("epochs", "{[]: 1}", "expected int"),
+        ("spreads", "[]", "expected at least one value"),
+        ("heads", "[]", "expected at least one value"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(name, text, expected):

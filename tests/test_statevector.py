@@ -256,6 +256,20 @@ def test_the_refusal_begins_where_the_description_says(monkeypatch, n, depth, ba
         statevector.expval_z(x, theta)
 
 
+@pytest.mark.parametrize("in_dims", [(0, 0), (0, None), (None, 0)])
+def test_the_rows_of_all_mapped_models_are_counted(monkeypatch, in_dims):
+    monkeypatch.setattr(statevector, "CHECKED_BYTES", 0)
+    n, depth, batch, models = 8, 2, 3, 5
+    x, theta = (angles.detach() for angles in circuit(n, depth, batch))
+    x, theta = (t if dim is None else t.expand(models, *t.shape) for t, dim in zip((x, theta), in_dims, strict=True))
+    run = torch.vmap(statevector.expval_z, in_dims)
+    free_memory(monkeypatch, needed := counted(n, depth, models * batch, torch.float64))
+    assert run(x, theta).shape == (models, batch, n)
+    free_memory(monkeypatch, needed - 1)
+    with pytest.raises(MemoryError, match=f"a batch of {models * batch} need"):
+        run(x, theta)
+
+
 @pytest.mark.parametrize(("n", "depth"), [(8, 0), (8, 1), (9, 6), (11, 3)])
 def test_the_backward_pass_keeps_no_more_than_was_counted(n, depth):
     kept = {}
