@@ -13,6 +13,16 @@ from hqnn_utils import chapters
 BIN = Path(sys.executable).parent
 EXPERIMENTS = [path for path in chapters.chapters().values() if path.parent.name == "experiments"]
 CLASSIFIER = chapters.find("quantum_classifier")
+BRIEF = {
+    "quantum_classifier": {"epochs": "1"},
+    "quantum_activation": dict(
+        epochs="3", seeds="2", compare_size="400", compare_epochs="1", compare_seeds="2", small_size="300", device_steps="1"
+    ),
+    "gradient_vanishing": dict(
+        seeds="2", early_steps="10", depth="6", width="32", starts="50", max_qubits="6", layers="6", samples="40", points="200"
+    ),
+}
+"""Parameters with which an experiment takes seconds."""
 QUICK = {"dataset": "digits", "seeds": "3", "small_sizes": "25,50", "small_epochs": "2"}
 
 
@@ -68,10 +78,21 @@ def test_training_works_with_finite_shots(tmp_path):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_plain_papermill_runs_every_experiment_on_digits(path, tmp_path):
     output = tmp_path / "out.ipynb"
-    done = call("papermill", str(path), str(output), "-p", "dataset", "digits", "-p", "epochs", "1")
+    done = call("papermill", str(path), str(output), *options({"dataset": "digits"} | BRIEF[path.stem]))
     assert done.returncode == 0, done.stderr[-2000:]
+    results, committed = chapters.results(output), chapters.results(path)
+    assert results["dataset"].value == "digits" and committed["dataset"].value != "digits"
+    accuracy = results.get("quantum_test_accuracy")
+    assert accuracy is None or 0.5 < accuracy.value <= 1
+
+
+def test_quantum_and_sine_stay_one_function_in_ten_classes(tmp_path):
+    output = tmp_path / "activation.ipynb"
+    chapters.run("quantum_activation", {"dataset": "digits"} | BRIEF["quantum_activation"] | {"controls": "['sine']"}, output)
     results = chapters.results(output)
-    assert results["dataset"].value == "digits" and 0.5 < results["quantum_test_accuracy"].value <= 1
+    assert results["apart_double"].value < 1e-12 < results["apart_single"].value < 1e-3
+    assert results["apart_tanh"].value > 100 * results["apart_single"].value
+    assert results["least_found"].value == pytest.approx(results["least_1"].value, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -89,19 +110,24 @@ def test_the_notebook_refuses_under_plain_papermill(name, value, message, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("chapter", "given", "message"),
     [
-        ({"epochs": "0"}, "allowed is in [1, 1000]"),
-        ({"digits": "1,1"}, "expected 2 different values"),
-        ({"train_size": "-5"}, "allowed is in [0, 60000]"),
-        ({"learning_rate": "0"}, "allowed is in (0, 1]"),
-        ({"sedes": "3"}, "did you mean seeds?"),
+        ("quantum_classifier", {"epochs": "0"}, "allowed is in [1, 1000]"),
+        ("quantum_classifier", {"digits": "1,1"}, "expected 2 different values"),
+        ("quantum_classifier", {"train_size": "-5"}, "allowed is in [0, 60000]"),
+        ("quantum_classifier", {"learning_rate": "0"}, "allowed is in (0, 1]"),
+        ("quantum_classifier", {"sedes": "3"}, "did you mean seeds?"),
+        ("quantum_activation", {"controls": "['swish']"}, "allowed is in {sine, tanh, sigmoid, relu}"),
+        ("quantum_activation", {"shots": "[]"}, "expected at least one value"),
+        ("gradient_vanishing", {"activations": "['swish']"}, "allowed is in {quantum, tanh, sigmoid, relu}"),
+        ("gradient_vanishing", {"epsilon": "0"}, "allowed is in [0.001, 0.99]"),
+        ("gradient_vanishing", {"epsilon": "-0.1"}, "allowed is in [0.001, 0.99]"),
     ],
 )
-def test_hqnn_run_refuses_before_a_kernel_starts(given, message, tmp_path):
+def test_hqnn_run_refuses_before_a_kernel_starts(chapter, given, message, tmp_path):
     output = tmp_path / "out.ipynb"
     started = time.monotonic()
-    done = call("hqnn", "run", "quantum_classifier", *options(given), "-o", str(output))
+    done = call("hqnn", "run", chapter, *options(given), "-o", str(output))
     assert done.returncode == 2 and message in done.stderr
     assert list(tmp_path.iterdir()) == []
     assert time.monotonic() - started < 30, "no kernel starts that fast, but a slow machine may import slowly"
@@ -111,6 +137,14 @@ def test_more_images_than_there_are_is_refused_with_their_number(tmp_path):
     given = QUICK | {"train_size": "5000"}
     done = call("hqnn", "run", "quantum_classifier", *options(given), "-o", str(tmp_path / "out.ipynb"))
     assert done.returncode == 1 and "DataError: train size must be 0 (all) or 2 to 251" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_qubits_than_memory_are_refused_with_a_way_on(tmp_path):
+    given = {"dataset": "digits"} | BRIEF["gradient_vanishing"] | {"max_qubits": "40"}
+    done = call("hqnn", "run", "gradient_vanishing", *options(given), "-o", str(tmp_path / "out.ipynb"))
+    assert done.returncode == 1
+    assert "MemoryError: 40 qubits" in done.stderr and "take fewer qubits, fewer layers or a smaller batch" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
