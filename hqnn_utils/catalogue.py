@@ -1,11 +1,14 @@
 """What data sets the book knows, where their files lie, and whether they are intact.
 
-The catalogue is `data/datasets.toml`. Files lie under `$HQNN_DATA/NAME/`, or under `data/cache/NAME/` of this checkout.
+The catalogue is `data/datasets.toml`, and for sets of many files `data/manifests/NAME.sha256`. Files lie under
+`$HQNN_DATA/NAME/`, or under `data/cache/NAME/` of this checkout.
 """
 
 import hashlib
 import os
+import tempfile
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +24,11 @@ class DataError(Exception):
 class Entry:
     """A data set of the catalogue.
 
-    `files` maps file name to `{"bytes": …, "sha256": …}`; `mirrors` are addresses that the file names are appended to; a data
-    set without files is `embedded` in a library that is installed anyway.
+    `files` maps file name to `{"bytes": …, "sha256": …}`, or to its SHA-256 alone where a manifest lists many. They come from
+    `mirrors`, addresses that the file names are appended to, from a zip `archive`, whose folder `inside` holds them, or from
+    `kaggle`; a data set without files is `embedded` in a library that is installed anyway.
+
+    Photographs lie in folders named as their classes, below the folders of `splits`; without `splits`, we draw a fixed one.
     """
 
     name: str
@@ -35,12 +41,17 @@ class Entry:
     sha256: str = ""  # of an embedded data set
     embedded: str = ""
     mirrors: list[str] = field(default_factory=list)
+    archive: str = ""
+    inside: str = ""
+    kaggle: str = ""
+    size: int = 0  # bytes, of a set with a manifest
+    splits: dict[str, str] = field(default_factory=dict)
     files: dict[str, dict] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
         """Size of all files, in bytes."""
-        return sum(file["bytes"] for file in self.files.values())
+        return self.size or sum(file["bytes"] for file in self.files.values())
 
     @property
     def folder(self) -> Path:
@@ -55,13 +66,26 @@ def root() -> Path:
 
 def catalogue() -> dict[str, Entry]:
     """All data sets by name, as `data/datasets.toml` describes them."""
-    return {name: Entry(name, **fields) for name, fields in table("datasets.toml").items()}
+    entries = {}
+    for name, fields in table("datasets.toml").items():
+        entries[name] = Entry(name, **({"files": _manifest(name)} if "size" in fields else {}), **fields)
+    return entries
+
+
+def _manifest(name: str) -> dict[str, dict]:
+    """File → its SHA-256, from a list in the format of `sha256sum`."""
+    lines = _place(f"manifests/{name}.sha256").read_text(encoding="utf-8").splitlines()
+    return {file: {"sha256": sha256} for sha256, _, file in (line.partition("  ") for line in lines)}
 
 
 def table(file: str) -> dict:
     """A TOML file of `data/`, of which a wheel carries its own copy."""
+    return tomllib.loads(_place(file).read_text(encoding="utf-8"))
+
+
+def _place(file: str) -> Path:
     places = [CHECKOUT / "data" / file, PACKAGE / file]
-    return tomllib.loads(next(place for place in places if place.exists()).read_text(encoding="utf-8"))
+    return next(place for place in places if place.exists())
 
 
 def entry(name: str) -> Entry:
@@ -92,7 +116,7 @@ def verify(name: str) -> dict[str, str]:
 
 
 def fetch(name: str, timeout: float = 20.0) -> None:
-    """Download what is missing or altered of a data set, from the first mirror that delivers it intact.
+    """Download what is missing or altered of a data set, from the first place that delivers it intact.
 
     pooch writes beside the final place, compares the SHA-256 and renames, so an interrupted, truncated or altered download
     never replaces a good file, and two processes may fetch the same file at once.
@@ -102,12 +126,66 @@ def fetch(name: str, timeout: float = 20.0) -> None:
         timeout: seconds without an answer before a mirror is given up.
 
     Raises:
-        DataError: no mirror delivered a file; names the data set, the place, each cause and the way on.
+        DataError: no place delivered a file; names the data set, the place, each cause and the way on.
     """
     wanted = entry(name)
-    for file, state in verify(name).items():
-        if state != "ok":
-            _download(wanted, file, state, timeout)
+    states = {file: state for file, state in verify(name).items() if state != "ok"}
+    if states and not wanted.mirrors:
+        _unpack(wanted, list(states), timeout)
+        return
+    for file, state in states.items():
+        _download(wanted, file, state, timeout)
+
+
+def _unpack(wanted: Entry, files: list[str], timeout: float) -> None:
+    """Take the files out of the publisher's archive, each only if its SHA-256 is the catalogue's."""
+    source = wanted.archive or f"kaggle.com/datasets/{wanted.kaggle}"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            read = _archive(wanted, Path(folder), timeout) if wanted.archive else _kaggle(wanted)
+            for file in files:
+                content = read(file)
+                if hashlib.sha256(content).hexdigest() != wanted.files[file]["sha256"]:
+                    raise ValueError(file)
+                _put(wanted.folder / file, content)
+    except (OSError, KeyError, ValueError, ImportError) as error:
+        left = sum(state != "ok" for state in verify(wanted.name).values())
+        raise DataError(
+            f"data set {wanted.name!r}: {left} of {len(wanted.files)} files are still missing or altered in {wanted.folder}; "
+            f"from {source}: {_short(error)}\nFetch them with `hqnn data fetch {wanted.name}` when the cause is gone, or set "
+            f"HQNN_DATA to a folder that holds {wanted.name}/."
+        ) from None
+
+
+def _archive(wanted: Entry, folder: Path, timeout: float) -> Callable[[str], bytes]:
+    from zipfile import BadZipFile, ZipFile
+
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")  # it would warn that the archive has no checksum: its files have
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
+    try:
+        archive = ZipFile(pooch.retrieve(wanted.archive, None, "archive.zip", folder, downloader=downloader))
+    except BadZipFile:
+        raise OSError("what came is not a zip archive") from None
+    return lambda file: archive.read(wanted.inside + file)
+
+
+def _kaggle(wanted: Entry) -> Callable[[str], bytes]:
+    try:
+        import kagglehub
+    except ImportError:
+        raise ImportError("kagglehub is not installed: `.venv/bin/uv pip install kagglehub`") from None
+    folder = Path(kagglehub.dataset_download(wanted.kaggle)) / wanted.inside
+    return lambda file: (folder / file).read_bytes()
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write beside the place and rename, so that a file is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    os.replace(file.name, path)
 
 
 def _download(wanted: Entry, file: str, state: str, timeout: float) -> None:
@@ -133,6 +211,8 @@ def _download(wanted: Entry, file: str, state: str, timeout: float) -> None:
 
 def _short(error: Exception) -> str:
     """The cause in one line: what a reader needs of the long chains that network libraries print."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]}"
     if isinstance(error, ValueError):
         return "refused, its SHA-256 is not the catalogue's (truncated or altered)"
     return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"

@@ -121,7 +121,32 @@ def verify_(name) -> None:
         states = verify(name)
     except DataError as error:
         raise Refusal(error) from None
+    many = len(states) > 20
     for file, state in states.items():
-        click.echo(f"{state:8} {file}")
+        if not (many and state == "ok"):
+            click.echo(f"{state:8} {file}")
+    if many:
+        click.echo(f"{list(states.values()).count('ok')} of {len(states)} files ok")
     if set(states.values()) != {"ok"}:
         raise Refusal(f"{name} is not intact: `hqnn data fetch {name}` mends it")
+
+
+@data.command("audit")
+@click.argument("name")
+def audit_(name) -> None:
+    """Find pictures that photographs of data set NAME show more than once, within and between its splits."""
+    from hqnn_utils.catalogue import DataError
+    from hqnn_utils.photos import audit, clean, photos, pictures
+
+    try:
+        published = photos(name)
+        same = pictures(published.paths)
+    except DataError as error:
+        raise Refusal(error) from None
+    table = audit(published, same)
+    click.echo(table.to_string())
+    files, leaked = table.loc["test", ["files", "in other split"]].sum()
+    click.echo(f"{leaked} of {files} test images show a picture that is among the training images, pixel by pixel")
+    if leaked:
+        left = len(clean(published, same).of("test"))
+        click.echo(f"hqnn_utils.photos.clean gives a split without leaks, with {left} test images")

@@ -45,6 +45,8 @@ def load(name: str, classes: list[int] | None = None, train_size: int = 0, test_
             than there are.
     """
     wanted = entry(name)
+    if wanted.size:
+        raise DataError(f"{name!r} is a set of photographs: `hqnn_utils.photos.photos({name!r})` lists them")
     chosen = list(range(len(wanted.classes))) if classes is None else list(classes)
     if len(chosen) < 2 or len(set(chosen)) < len(chosen):
         raise DataError(f"classes must be at least two different ones, got {chosen}")

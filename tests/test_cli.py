@@ -219,3 +219,22 @@ def test_what_is_bundled_is_always_intact(command, tmp_path):
 def test_verify_finds_the_real_files_intact(mnist):
     done = hqnn("data", "verify", "mnist")
     assert (done.returncode, done.stdout.count("ok ")) == (0, 4)
+
+
+def test_the_audit_finds_the_leak_of_the_brain_tumours():
+    done = hqnn("data", "audit", "brain_tumor")
+    if done.returncode:
+        pytest.skip("needs the photographs: " + done.stderr.strip().splitlines()[-1])
+    assert "211 of 220 test images show a picture that is among the training images" in done.stdout
+    assert "split without leaks, with 220 test images" in done.stdout
+
+
+def test_the_audit_of_what_is_no_set_of_photographs_is_refused():
+    done = hqnn("data", "audit", "digits")
+    assert done.returncode != 0 and "is not a set of photographs" in done.stderr
+
+
+def test_verify_of_many_files_names_only_those_that_are_not_intact(tmp_path):
+    done = hqnn("data", "verify", "chessman", HQNN_DATA=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout.count("missing") == 163 and "0 of 163 files ok" in done.stdout

@@ -1,6 +1,7 @@
 """The data sets: what they hold, how they are drawn, and downloads from a real server that misbehaves."""
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -9,9 +10,11 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -38,7 +41,10 @@ def test_the_catalogue_describes_every_set_in_full(described):
     assert len(set(described.classes)) == len(described.classes) >= 2
     assert set(described.counts) == {"train", "test"}
     assert bool(described.embedded) != bool(described.files)
-    assert all(file["bytes"] > 0 and len(bytes.fromhex(file["sha256"])) == 32 for file in described.files.values())
+    assert all(len(bytes.fromhex(file["sha256"])) == 32 for file in described.files.values())
+    assert described.embedded or described.bytes > 0
+    assert sum(map(bool, (described.embedded, described.mirrors, described.archive, described.kaggle))) == 1
+    assert not described.size or sum(described.counts.values()) == len(described.files)
     assert all(mirror.startswith("https://") and mirror.endswith("/") for mirror in described.mirrors)
 
 
@@ -265,6 +271,99 @@ FAULTS = {
     "out of order": (503, b"come back later", None),
 }
 faulty = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+
+
+# A set of many files comes as one archive.
+
+PICTURES = {"Training/a/1.jpg": b"first" * 500, "Training/b/2 (1).jpg": b"second" * 500, "Testing/a/3.jpg": b"third" * 500}
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with ZipFile(content, "w") as archive:
+        for file, body in files.items():
+            archive.writestr(f"inside/{file}", body)
+    return content.getvalue()
+
+
+@pytest.fixture
+def packed(monkeypatch, tmp_path, server):
+    """A made-up data set whose files come in an archive that the server delivers."""
+    monkeypatch.setenv("HQNN_DATA", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    files = {name: {"sha256": sha256(content)} for name, content in PICTURES.items()}
+    about = dict.fromkeys(("title", "licence", "citation", "homepage"), "")
+    place = dict(archive=f"{server.url}/all.zip", inside="inside/", size=1)
+    described = Entry("packed", classes=["a", "b"], counts={}, files=files, **place, **about)
+    monkeypatch.setattr(catalogue, "catalogue", lambda: {"packed": described})
+    server.answer = lambda path: (200, zipped(PICTURES | {"unwanted.gif": b"GIF"}), None)
+    return described
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_archive_lands_as_the_files_of_the_catalogue_and_no_others(packed, server):
+    fetch("packed")
+    assert held(packed.folder) == PICTURES
+    server.asked.clear()
+    fetch("packed")
+    assert server.asked == []
+
+
+def test_an_altered_file_is_taken_anew_from_the_archive(packed):
+    fetch("packed")
+    (packed.folder / "Testing/a/3.jpg").write_bytes(b"bit rot")
+    fetch("packed")
+    assert held(packed.folder) == PICTURES
+
+
+BAD_ARCHIVES = {
+    "altered": ((200, zipped(PICTURES | {"Testing/a/3.jpg": b"other"}), None), "its SHA-256 is not the catalogue's", 1),
+    "incomplete": ((200, zipped({k: v for k, v in PICTURES.items() if "3" not in k}), None), "no item named .*3.jpg", 1),
+    "a page in its place": ((200, b"<html>Please log in</html>", None), "not a zip archive", 3),
+    "truncated": ((200, zipped(PICTURES)[:900], None), "not a zip archive", 3),
+    "not found": ((404, b"no such file", None), "404", 3),
+}
+
+
+@pytest.mark.parametrize(("answer", "cause", "left"), BAD_ARCHIVES.values(), ids=BAD_ARCHIVES)
+def test_a_bad_archive_is_refused_with_its_cause_and_leaves_only_good_files(packed, server, answer, cause, left):
+    server.answer = lambda path: answer
+    with pytest.raises(DataError, match=f"'packed': {left} of 3 files are still missing or altered .*{cause}"):
+        fetch("packed")
+    found = held(packed.folder) if packed.folder.exists() else {}
+    assert len(found) == 3 - left and found.items() <= PICTURES.items()
+
+
+def test_a_set_from_kaggle_says_what_to_install(packed, monkeypatch):
+    described = replace(packed, archive="", kaggle="someone/something")
+    monkeypatch.setattr(catalogue, "catalogue", lambda: {"packed": described})
+    monkeypatch.setitem(sys.modules, "kagglehub", None)  # as where it is not installed
+    with pytest.raises(DataError, match=r"from kaggle\.com/datasets/someone/something: .*pip install kagglehub"):
+        fetch("packed")
+
+
+def test_a_set_from_kaggle_is_checked_like_any_other(packed, monkeypatch, tmp_path):
+    described = replace(packed, archive="", kaggle="someone/something")
+    monkeypatch.setattr(catalogue, "catalogue", lambda: {"packed": described})
+    for file, content in PICTURES.items():
+        path = tmp_path / "kaggle" / "inside" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if "3" not in file else b"other")
+    asked = SimpleNamespace(dataset_download=lambda handle: str(tmp_path / "kaggle") if handle == "someone/something" else "")
+    monkeypatch.setitem(sys.modules, "kagglehub", asked)
+    with pytest.raises(DataError, match="1 of 3 files are still missing or altered"):
+        fetch("packed")
+    (tmp_path / "kaggle" / "inside" / "Testing/a/3.jpg").write_bytes(PICTURES["Testing/a/3.jpg"])
+    fetch("packed")
+    assert held(packed.folder) == PICTURES
+
+
+def test_photographs_are_not_loaded_as_digits_are(packed):
+    with pytest.raises(DataError, match="is a set of photographs"):
+        load("packed")
 
 
 def test_a_download_lands_whole_and_alone(toy):
