@@ -53,10 +53,11 @@ if IPyNbCell is not None:
 @cache
 def missing_data(notebook: Path) -> str:
     """Why a chapter cannot be run here with its default parameters; empty if it can."""
-    dataset = chapters.parameters(notebook).get("dataset")
-    if dataset is None or set(catalogue.verify(dataset.default).values()) == {"ok"}:
-        return ""
-    return f"{dataset.default} is not under {catalogue.root()}: `hqnn data fetch {dataset.default}`"
+    declared = {name: p.default for name, p in chapters.parameters(notebook).items()}
+    for name in declared.get("datasets", [declared[one] for one in ("dataset",) if one in declared]):
+        if set(catalogue.verify(name).values()) != {"ok"}:
+            return f"{name} is not under {catalogue.root()}: `hqnn data fetch {name}`"
+    return ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

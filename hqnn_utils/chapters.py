@@ -57,6 +57,8 @@ class Parameter:
             return self.check(text)
         if self.type == "bool" and text.lower() in ("true", "false"):
             return text.lower() == "true"
+        if self.type == "list[str]" and not text.startswith("["):
+            return self.check([word.strip() for word in text.split(",")])  # words need no quotes
         if self.type.startswith("list") and not text.startswith("["):
             text = f"[{text}]"
         try:

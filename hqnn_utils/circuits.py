@@ -108,6 +108,29 @@ def layered(x, theta, entangler: str = "ring") -> None:
             qml.RY(layer[i], i)
 
 
+def reuploading(x, scale, theta, entangler: str = "ring") -> None:
+    """A circuit that takes the data in again and again: H, then layers of [R_Z(scale_li x_i), R_Y(theta_li), entangler].
+
+    R_Z and R_Y do not commute, so also without an entangler the layers do not merge into one.
+
+    Args:
+        x: encoded data, shape `(..., n_qubits)`.
+        scale, theta: trainable factors and angles, shape `(depth, n_qubits)`.
+        entangler: one of `ENTANGLERS`.
+
+    Source: Pérez-Salinas et al. 2020. Used in book/evidence/how_strong.
+    """
+    n_qubits = x.shape[-1]
+    for i in range(n_qubits):
+        qml.Hadamard(i)
+    for factors, angles in zip(scale, theta, strict=True):
+        for i in range(n_qubits):
+            qml.RZ(factors[i] * x[..., i], i)
+            qml.RY(angles[i], i)
+        for pair in cnot_pairs(n_qubits, entangler):
+            qml.CNOT(pair)
+
+
 def expval_z(n_qubits: int) -> list:
     """⟨Z_i⟩ of each of `n_qubits` qubits: what a layered circuit hands to the next classical layer, each in [-1, 1]."""
     return [qml.expval(qml.Z(i)) for i in range(n_qubits)]

@@ -1,20 +1,27 @@
-"""How entangled a pure state is: Schmidt coefficients and what follows from them.
+"""How entangled a pure state is, and what the entanglers of a circuit do to its outputs.
 
-A state vector of n qubits has shape `(2**n,)`, qubit 0 leftmost in |q₀q₁…⟩. Derived in book/foundations/entanglement.
+A state vector of n qubits has shape `(2**n,)`, qubit 0 leftmost in |q₀q₁…⟩. Derived in book/foundations/entanglement, the
+second part in book/experiments/quantum_entanglement.
 """
 
 from collections.abc import Callable, Sequence
+from math import factorial, pi
 
 import numpy as np
+import torch
 from jaxtyping import Float, Inexact
 from numpy import ndarray
+from torch import Tensor
+
+from hqnn_utils import statevector
+from hqnn_utils.circuits import cnot_pairs
 
 
-def schmidt_coefficients(state: Inexact[ndarray, " dim"], part: Sequence[int] = (0,)) -> Float[ndarray, " rank"]:
+def schmidt_coefficients(state: Inexact[ndarray, "*batch dim"], part: Sequence[int] = (0,)) -> Float[ndarray, "*batch rank"]:
     """Schmidt coefficients between the qubits of `part` and all others, largest first.
 
     Args:
-        state: normalised, `2**n` amplitudes, real or complex.
+        state: one or many, normalised, `2**n` amplitudes, real or complex.
         part: the qubits on one side, neither none nor all.
 
     Returns:
@@ -26,14 +33,19 @@ def schmidt_coefficients(state: Inexact[ndarray, " dim"], part: Sequence[int] = 
     Source: Nielsen and Chuang, theorem 2.7.
     """
     state = np.asarray(state)
-    n_qubits = int(state.size).bit_length() - 1
-    if 2**n_qubits != state.size or abs(np.linalg.norm(state) - 1) > 1e-6:
-        raise ValueError(f"a state needs 2**n amplitudes of norm 1, got {state.size} of norm {np.linalg.norm(state):.6f}")
+    size = state.shape[-1]
+    n_qubits = size.bit_length() - 1
+    norms = np.linalg.norm(state, axis=-1).ravel()
+    wrong = norms[np.abs(norms - 1) > 1e-6]
+    if 2**n_qubits != size or len(wrong):
+        raise ValueError(f"a state needs 2**n amplitudes of norm 1, got {size} of norm {(*wrong, *norms)[0]:.6f}")
     part = list(part)
     if not 0 < len(set(part)) == len(part) < n_qubits or not set(part) <= set(range(n_qubits)):
         raise ValueError(f"part must be some, not all, of the qubits 0 to {n_qubits - 1}, got {part}")
+    batch = state.shape[:-1]
     axes = part + [q for q in range(n_qubits) if q not in part]
-    matrix = state.reshape([2] * n_qubits).transpose(axes).reshape(2 ** len(part), -1)  # (part, rest)
+    axes = [*range(len(batch)), *(len(batch) + q for q in axes)]
+    matrix = state.reshape(*batch, *[2] * n_qubits).transpose(axes).reshape(*batch, 2 ** len(part), -1)  # (part, rest)
     return np.linalg.svd(matrix, compute_uv=False)
 
 
@@ -65,14 +77,17 @@ def concurrence(state: Inexact[ndarray, " dim"]) -> float:
     return float(2 * np.prod(schmidt_coefficients(state)))
 
 
-def meyer_wallach(state: Inexact[ndarray, " dim"]) -> float:
+def meyer_wallach(state: Inexact[ndarray, "*batch dim"]) -> float | Float[ndarray, "*batch"]:
     """Meyer–Wallach measure Q = 2 (1 - mean purity of the single qubits), in [0, 1]: 0 for a product of all qubits.
+
+    Of one state a number, of many an array of them.
 
     Source: Meyer and Wallach 2002; in this form Brennen 2003. For two qubits it is the squared concurrence.
     """
-    n_qubits = int(np.size(state)).bit_length() - 1
-    purities = [(schmidt_coefficients(state, [qubit]) ** 4).sum() for qubit in range(n_qubits)]
-    return float(2 * (1 - np.mean(purities)))
+    n_qubits = np.shape(state)[-1].bit_length() - 1
+    purities = [(schmidt_coefficients(state, [qubit]) ** 4).sum(axis=-1) for qubit in range(n_qubits)]
+    measure = 2 * (1 - np.mean(purities, axis=0))
+    return measure if measure.ndim else float(measure)
 
 
 def entangling_capability(sample_state: Callable[[np.random.Generator], ndarray], samples: int, seed: int = 0) -> ndarray:
@@ -87,3 +102,89 @@ def entangling_capability(sample_state: Callable[[np.random.Generator], ndarray]
     """
     generator = np.random.default_rng(seed)
     return np.array([meyer_wallach(sample_state(generator)) for _ in range(samples)])
+
+
+def interaction_variances(
+    f: Callable[[Float[ndarray, "points n"]], Float[ndarray, "points outputs"]],
+    n: int,
+    angles: Float[ndarray, "samples n"] | None = None,
+) -> Float[ndarray, "outputs n"]:
+    """How much of the variance of a circuit's outputs is due to 1, 2, … n of its inputs acting together, exactly.
+
+    Args:
+        f: outputs for rows of angles in radians, each of which enters through one R_Y (or any gate of frequency 1).
+        n: number of angles, few: `f` is asked at 3**n points.
+        angles: the distribution of each input, as samples; by default uniform over the circle. Inputs are independent.
+
+    Returns:
+        The variance of each order, which add up to that of the output: the functional analysis of variance (Sobol 1993).
+
+    An output is a sum of products of 1, cos xᵢ or sin xᵢ, one factor for each input, so 3**n coefficients tell all of it; the
+    order of a term is the number of inputs whose factor is not constant. Derived in book/experiments/quantum_entanglement.
+    """
+
+    def basis(x):
+        return np.stack([np.ones_like(x), np.cos(x), np.sin(x)], axis=-1)
+
+    places = 2 * pi / 3 * np.arange(3)
+    points = np.stack(np.meshgrid(*[places] * n, indexing="ij"), axis=-1).reshape(-1, n)
+    coefficients = np.asarray(f(points), dtype=float).reshape(*[3] * n, -1)
+    solve = np.linalg.inv(basis(places))
+    for axis in range(n):
+        # Functions that are orthonormal under the distribution, the first of them constant: Gram-Schmidt, by QR.
+        if angles is None:
+            change = np.sqrt(np.diag([1.0, 0.5, 0.5]))
+        else:
+            functions = basis(np.asarray(angles, dtype=float)[:, axis]) / np.sqrt(len(angles))
+            change = np.linalg.qr(np.concatenate([functions, np.zeros((3, 3))]), mode="r")  # padded: one sample may be all
+        coefficients = np.moveaxis(np.tensordot(change @ solve, coefficients, axes=(1, axis)), 0, axis)
+    order = (np.indices([3] * n) > 0).sum(axis=0)
+    return np.stack([(coefficients[order == k] ** 2).sum(axis=0) for k in range(1, n + 1)], axis=-1)
+
+
+def every_subset(
+    x: Float[Tensor, "*batch n"], theta: Float[Tensor, "depth n"], entangler: str = "ring"
+) -> Float[Tensor, "subsets *batch n"]:
+    """⟨Z_i⟩ of the layered circuit with every subset of its CNOTs, the others left out.
+
+    Args:
+        x, theta, entangler: as for `statevector.expval_z`.
+
+    Returns:
+        For each subset s, counted from 0 (no CNOT) to all: CNOT j of layer l is there if bit `l * k + j` of s is 1, where an
+        entangler has k CNOTs. Memory: `2**(depth * k)` times that of one circuit.
+    """
+    pairs = cnot_pairs(x.shape[-1], entangler)
+    subsets = [[pair for j, pair in enumerate(pairs) if s >> j & 1] for s in range(2 ** len(pairs))]
+    psi = statevector.encoded(x).unsqueeze(0)
+    for layer in theta:
+        psi = torch.cat([statevector.rotated(statevector.entangled(psi, subset), layer) for subset in subsets])
+    return statevector.measured_z(psi)
+
+
+def shapley(values: Float[ndarray, "subsets *shape"]) -> Float[ndarray, "players *shape"]:
+    """What each player contributes to the value of all: the mean, over all orders of arrival, of what it adds.
+
+    Args:
+        values: of every subset s of the players, player j in it if bit j of s is 1; `2**players` of them.
+
+    Returns:
+        Shapley values; they add up to `values[-1] - values[0]`.
+
+    Raises:
+        ValueError: not `2**players` values.
+
+    Source: Shapley 1953. Used for CNOTs in book/experiments/quantum_entanglement.
+    """
+    players = len(values).bit_length() - 1
+    if len(values) != 2**players:
+        raise ValueError(f"Shapley values need a value for every subset, 2**players of them, got {len(values)}")
+    subsets = np.arange(len(values))
+    others = np.array([int(s).bit_count() for s in subsets])  # how many came before, where the player is not in s
+    shares = [factorial(k) * factorial(players - k - 1) / factorial(players) for k in range(players)]
+    contributions = []
+    for player in range(players):
+        without = subsets[subsets >> player & 1 == 0]
+        weights = np.array(shares)[others[without]]
+        contributions.append(np.tensordot(weights, values[without | 1 << player] - values[without], axes=1))
+    return np.stack(contributions) if contributions else np.zeros((0, *values.shape[1:]))

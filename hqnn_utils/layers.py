@@ -1,7 +1,8 @@
 """Quantum circuits as torch modules: what a hybrid network is built from.
 
-Both layers run on `simulator="statevector"`, the package's own exact engine, or on any PennyLane device, with the same
-parameters, shapes and results.
+`QuantumActivation` and `QuantumLayer` run on `simulator="statevector"`, the package's own exact engine, or on any PennyLane
+device, with the same parameters, shapes and results. Their controls, `ScrambledLayer` and `ReuploadingLayer`, have the engine
+only.
 """
 
 from copy import copy, deepcopy
@@ -193,3 +194,59 @@ class QuantumLayer(_Circuit):
     def extra_repr(self) -> str:
         """What `print` shows of the layer."""
         return f"n_qubits={self.n_qubits}, depth={self.depth}, entangler={self.entangler!r}"
+
+
+class ScrambledLayer(nn.Module):
+    """The layered circuit with a fixed random orthogonal matrix in place of the entangler, another one for each layer.
+
+    As a control it tells what the pattern of CNOTs is worth, since it entangles and has no pattern.
+
+    Args:
+        n_qubits, depth: as for `QuantumLayer`; few qubits, since the matrices are `(2**n, 2**n)`.
+
+    Attributes:
+        theta: the only parameter, as for `QuantumLayer`.
+        scramblers: `(depth, 2**n, 2**n)`, drawn by torch's generator from the Haar measure; never trained.
+
+    Shape: as for `QuantumLayer`. Used in book/evidence/how_strong.
+    """
+
+    def __init__(self, n_qubits: int, depth: int):
+        super().__init__()
+        self.theta = nn.Parameter(0.01 * torch.randn(depth, n_qubits))
+        q, r = torch.linalg.qr(torch.randn(depth, 2**n_qubits, 2**n_qubits))
+        self.register_buffer("scramblers", q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2))  # Mezzadri 2007
+
+    def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        psi = statevector.encoded(x)
+        for scrambler, angles in zip(self.scramblers, self.theta, strict=True):
+            psi = statevector.rotated(psi @ scrambler, angles)
+        return statevector.measured_z(psi)
+
+
+class ReuploadingLayer(nn.Module):
+    """`circuits.reuploading` as a layer: the data enters before every one of `depth` quantum layers.
+
+    Args:
+        n_qubits, depth, entangler: as for `QuantumLayer`.
+
+    Attributes:
+        scale: factors of the data, `(depth, n_qubits)`; start near 1.
+        theta: angles, `(depth, n_qubits)`, in radians; start near zero.
+
+    Shape: as for `QuantumLayer`. Used in book/evidence/how_strong. Source: Pérez-Salinas et al. 2020.
+    """
+
+    def __init__(self, n_qubits: int, depth: int, entangler: str = "ring"):
+        super().__init__()
+        cnot_pairs(n_qubits, entangler)
+        self.entangler = entangler
+        self.scale = nn.Parameter(1 + 0.1 * torch.randn(depth, n_qubits))
+        self.theta = nn.Parameter(0.1 * torch.randn(depth, n_qubits))
+
+    def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        psi = torch.complex(plus := statevector.encoded(torch.zeros_like(x)), torch.zeros_like(plus))
+        for factors, angles in zip(self.scale, self.theta, strict=True):
+            psi = statevector.rotated(statevector.phased(psi, factors * x), angles)
+            psi = statevector.entangled(psi, self.entangler)
+        return statevector.measured_z(psi)

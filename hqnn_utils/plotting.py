@@ -22,6 +22,9 @@ MODELS = {  # colour, marker, dash: quantum full and blue, classical dashed
     "sigmoid": dict(color=BLACK, marker="^", linestyle=":"),
     "tanh": dict(color=GREEN, marker="D", linestyle="-."),
     "relu": dict(color=PURPLE, marker="v", linestyle="--"),
+    "classical": dict(color=BLACK, marker="^", linestyle="--"),
+    "-Q": dict(color=ORANGE, marker="s", linestyle="-."),
+    "-Q-Ent": dict(color=BLUE, marker="o", linestyle="-"),
 }
 
 
@@ -127,11 +130,35 @@ def seed_dots(
     return figure
 
 
-def image_grid(images: np.ndarray, labels: Sequence[str], columns: int = 6) -> Figure:
-    """Grey images in rows, each with a line of text below it.
+def seed_panels(
+    values: dict[str, dict[str, Sequence[float]]], xlabel: str, marks: dict[str, dict[str, float]] | None = None
+) -> Figure:
+    """One panel a data set, one row a model: every seed a dot, their mean a bar, and what was published a cross.
 
     Args:
-        images: `(n, height, width)`, values in [0, 1].
+        values: data set → model → one value a seed; all data sets have the same models, in the same order.
+        xlabel: what the values are.
+        marks: data set → model → published value.
+    """
+    figure, panels = plt.subplots(1, len(values), figsize=(2.1 * len(values) + 1.4, 2.6), sharey=True, squeeze=False)
+    for axes, (name, models) in zip(panels.flat, values.items(), strict=True):
+        for row, (model, seeds) in enumerate(models.items()):
+            look = MODELS.get(model, {"color": BLUE, "marker": "o"})
+            axes.plot(seeds, row + np.linspace(-0.25, 0.25, len(seeds)), look["marker"], color=look["color"], alpha=0.4, ms=4)
+            axes.plot([np.mean(seeds)] * 2, [row - 0.35, row + 0.35], color=look["color"])
+            if (published := (marks or {}).get(name, {}).get(model)) is not None:
+                axes.plot(published, row, "X", color=VERMILION, ms=8, mec="white", zorder=3)
+        axes.set(yticks=range(len(models)), yticklabels=list(models), ylim=(len(models) - 0.5, -0.5), xlabel=name)
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+    figure.supxlabel(xlabel, y=-0.1)
+    return figure
+
+
+def image_grid(images: np.ndarray, labels: Sequence[str], columns: int = 6) -> Figure:
+    """Images in rows, each with a line of text below it.
+
+    Args:
+        images: grey `(n, height, width)` or in colour `(n, height, width, 3)`, values in [0, 1].
         labels: one a image.
     """
     rows = -(-len(images) // columns)

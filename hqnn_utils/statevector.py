@@ -12,16 +12,20 @@ With few qubits that matrix is built (cost 2**3n a layer, whatever the batch); w
 a few qubits at a time (cost 2**n a sample and layer).
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import pi
 from typing import NamedTuple
 
 import psutil
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float, Inexact
 from torch import Tensor
 
 from hqnn_utils.circuits import cnot_pairs
+
+Pairs = Sequence[tuple[int, int]]
+"""(control, target) of CNOTs."""
 
 MATRIX_QUBITS = 6
 """Up to so many qubits the trainable part is one matrix; measured in benchmarks/."""
@@ -81,12 +85,12 @@ def expval_z(
 
 
 def measured_z(
-    psi: Float[Tensor, "*batch dim"], shots: int = 0, generator: torch.Generator | None = None
+    psi: Inexact[Tensor, "*batch dim"], shots: int = 0, generator: torch.Generator | None = None
 ) -> Float[Tensor, "*batch n"]:
-    """⟨Z_i⟩ of every qubit of real states: exactly, or the mean of so many measurements of all qubits, as a device gives it.
+    """⟨Z_i⟩ of every qubit of given states: exactly, or the mean of so many measurements of all qubits, as a device gives it.
 
     Args:
-        psi: amplitudes, normalised, as of `state`.
+        psi: real or complex amplitudes, normalised.
         shots: measurements of each state, every one 0 or 1 for each qubit; 0 is exact.
         generator: of the outcomes; torch's own by default.
 
@@ -96,10 +100,11 @@ def measured_z(
     Memory beyond that of the states: `batch * shots * n` numbers with shots.
     """
     n = psi.shape[-1].bit_length() - 1
-    signs = _signs(n, psi.dtype, psi.device)
+    p = torch.view_as_real(psi).square().sum(-1) if psi.is_complex() else psi * psi
+    signs = _signs(n, p.dtype, p.device)
     if not shots:
-        return (psi * psi) @ signs
-    outcomes = torch.multinomial(psi.detach().square().flatten(0, -2), shots, replacement=True, generator=generator)
+        return p @ signs
+    outcomes = torch.multinomial(p.detach().flatten(0, -2), shots, replacement=True, generator=generator)
     return signs[outcomes].mean(dim=-2).unflatten(0, psi.shape[:-1])
 
 
@@ -116,15 +121,54 @@ def state(
     _require_memory(x, theta)
     if n <= MATRIX_QUBITS:
         return _encoding(n, x.dtype, x.device).features(x) @ _matrix(theta, entangler)
-    sizes = [len(part) for part in torch.arange(n).tensor_split(-(-n // BLOCK_QUBITS))]
-    psi = _kron([_encoding(part.shape[-1], x.dtype, x.device)(part) for part in x.split(sizes, -1)])
-    columns = [_orthogonal(part, "none") for part in theta.split(sizes, -1)]
-    order, inverse = _permutation(n, entangler, x.device)
+    psi = encoded(x)
+    columns = [_column(part).unbind() for part in theta.split(_blocks(n), -1)]
     for layer in zip(*columns, strict=True):
-        psi = _Reorder.apply(psi, order, inverse)
-        for block in layer:
-            # The leading qubits are turned and go to the back; after all blocks every qubit is in its place again.
-            psi = (psi.unflatten(-1, (len(block), -1)).mT @ block).flatten(-2)
+        psi = _turned(entangled(psi, entangler), layer)
+    return psi
+
+
+# Gate by gate, for circuits that are not the layered one.
+
+
+def encoded(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch dim"]:
+    """The state that H and R_Y(x_i) on every qubit prepare from |0…0⟩: real, `2**n` amplitudes, qubit 0 leftmost."""
+    return _kron([_encoding(part.shape[-1], x.dtype, x.device)(part) for part in x.split(_blocks(x.shape[-1]), -1)])
+
+
+def entangled(psi: Inexact[Tensor, "*batch dim"], entangler: str | Pairs = "ring") -> Inexact[Tensor, "*batch dim"]:
+    """States after the CNOTs of an entangler, given by name or as (control, target) pairs in the order in which they act."""
+    n = psi.shape[-1].bit_length() - 1
+    return _Reorder.apply(psi, *_permutation(n, entangler if isinstance(entangler, str) else tuple(entangler), psi.device))
+
+
+def phased(psi: Complex[Tensor, "*batch dim"], phi: Float[Tensor, "*batch n"]) -> Complex[Tensor, "*batch dim"]:
+    """States after R_Z(phi_i) on every qubit, radians: complex, each amplitude turned by half of ±phi_i."""
+    turns = phi @ _signs(phi.shape[-1], phi.dtype, phi.device).mT
+    return psi * torch.polar(torch.ones_like(turns), -turns / 2)
+
+
+def rotated(psi: Inexact[Tensor, "*batch dim"], theta: Float[Tensor, "*angles n"]) -> Inexact[Tensor, "*batch dim"]:
+    """States after R_Y(theta_i) on every qubit.
+
+    Args:
+        psi: real or complex amplitudes.
+        theta: radians; `(n,)` for all states, or `(*batch, n)`, its own for each.
+    """
+    columns = [_column(part).to(psi.dtype) for part in theta.split(_blocks(theta.shape[-1]), -1)]
+    return _turned(psi, columns)
+
+
+def _blocks(n: int) -> list[int]:
+    """How many qubits are turned by one matrix each."""
+    return [len(part) for part in torch.arange(n).tensor_split(-(-n // BLOCK_QUBITS))]
+
+
+def _turned(psi: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+    """States, of which each matrix turns its block of qubits."""
+    for block in blocks:
+        # The leading qubits are turned and go to the back; after all blocks every qubit is in its place again.
+        psi = (psi.unflatten(-1, (block.shape[-1], -1)).mT @ block).flatten(-2)
     return psi
 
 
@@ -159,15 +203,18 @@ def _matrix(theta: Tensor, entangler: str) -> Tensor:
         table = _encoded_layers(n, entangler, depth, theta.dtype, theta.device)
         return table(theta.reshape(1, depth * n)).view(2**n, 2**n)
     matrix = _encoding(n, theta.dtype, theta.device).coefficients
-    for layer in _orthogonal(theta, entangler):
+    for layer in _column(theta, entangler).unbind():
         matrix = matrix @ layer
     return matrix
 
 
-def _orthogonal(theta: Tensor, entangler: str) -> tuple[Tensor, ...]:
-    """The matrix of each layer, `(2**n, 2**n)`. States are rows, as they lie in memory: multiply from the right."""
+def _column(theta: Tensor, entangler: str = "none") -> Tensor:
+    """The matrix of an entangler and then a column of R_Y, `(…, n)` → `(…, 2**n, 2**n)`.
+
+    States are rows, as they lie in memory: multiply from the right.
+    """
     n = theta.shape[-1]
-    return _layer(n, entangler, theta.dtype, theta.device)(theta).view(-1, 2**n, 2**n).unbind()
+    return _layer(n, entangler, theta.dtype, theta.device)(theta).unflatten(-1, (2**n, 2**n))
 
 
 class _Reorder(torch.autograd.Function):
@@ -209,10 +256,12 @@ def _bits(n: int) -> Tensor:
 
 @lru_cache
 @torch.inference_mode(False)  # the constants outlive the call that made them, and may be trained with later
-def _permutation(n: int, entangler: str, device: torch.device) -> tuple[Tensor, Tensor]:
+def _permutation(n: int, entangler: str | Pairs, device: torch.device) -> tuple[Tensor, Tensor]:
     """The entangler as `order`: amplitude i of the new state is amplitude `order[i]` of the old one; and its inverse."""
     order = index = torch.arange(2**n)
-    for control, target in cnot_pairs(n, entangler):
+    for control, target in cnot_pairs(n, entangler) if isinstance(entangler, str) else entangler:
+        if control == target or not 0 <= min(control, target) <= max(control, target) < n:
+            raise ValueError(f"a CNOT needs two different qubits of 0 to {n - 1}, got {control} and {target}")
         flipped = index ^ (1 << (n - 1 - target))
         order = order[torch.where((index >> (n - 1 - control)) & 1 == 1, flipped, index)]
     return order.to(device), order.argsort().to(device)

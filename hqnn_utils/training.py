@@ -74,6 +74,7 @@ def fit(
     learning_rate: float,
     points: int = 1,
     name: str = "training",
+    after_epoch: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "points seeds"]:
     """Train every model of the ensemble with Adam, each seed with its own order of the images.
 
@@ -84,6 +85,7 @@ def fit(
         learning_rate: Adam's step size.
         points: into how many parts each epoch is divided for the history, at least 1 and at most its number of steps.
         name: shown beside the progress bar.
+        after_epoch: called after each epoch, e.g. to look at how the networks do.
 
     Returns:
         The mean training loss of each part of each epoch and of each seed, as seen during it, `(epochs * points, seeds)`.
@@ -120,6 +122,7 @@ def fit(
             history[epoch, part] += losses.detach().sum(dim=1)
             seen[epoch, part] += rows.shape[1]
             bar.update()
+        after_epoch()
     bar.close()
     return (history / seen).flatten(0, 1)
 

@@ -205,6 +205,13 @@ def test_all_given_values_are_checked_and_no_others_made_up():
     assert validated(DECLARED, {"epochs": "7", "classes": "3,5"}) == {"epochs": 7, "classes": [3, 5]}
 
 
+def test_words_of_a_list_need_no_quotes():
+    heads = Parameter("heads", "list[str]", ["sine"], "which twins, in {quantum, sine, sigmoid}")
+    assert heads.parse("quantum, sine") == heads.parse("['quantum', 'sine']") == ["quantum", "sine"]
+    with pytest.raises(ParameterError, match=r"allowed is in \{quantum, sine, sigmoid\}"):
+        heads.parse("quantum,swish")
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 
 from hqnn_utils import circuits
-from hqnn_utils.circuits import ENTANGLERS, bell, chsh, cnot_pairs, controlled_rotation, h_ry, layered, qnode, separable
+from hqnn_utils.circuits import (
+    ENTANGLERS,
+    bell,
+    chsh,
+    cnot_pairs,
+    controlled_rotation,
+    h_ry,
+    layered,
+    qnode,
+    reuploading,
+    separable,
+)
 
 angles = st.floats(-10, 10)
 
@@ -38,25 +49,43 @@ def pairs_by_hand(n_qubits: int, entangler: str) -> list[tuple[int, int]]:
     return [(int(control), int(target)) for control, target in PAIRS[entangler][n_qubits].split()]
 
 
+ONE, FLIP = np.eye(2), np.array([[0, 1], [1, 0]])
+HADAMARD, ZERO, EXCITED = np.array([[1, 1], [1, -1]]) / np.sqrt(2), np.diag([1, 0]), np.diag([0, 1])
+Y, Z = np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])
+
+
+def kron(n: int, gates: dict) -> np.ndarray:
+    """Gates side by side, qubit → gate."""
+    return reduce(np.kron, [gates.get(qubit, ONE) for qubit in range(n)])
+
+
+def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
+    return expm(-0.5j * angle * axis)
+
+
+def entangled(state: np.ndarray, n: int, entangler: str) -> np.ndarray:
+    for control, target in pairs_by_hand(n, entangler):
+        state = (kron(n, {control: ZERO}) + kron(n, {control: EXCITED, target: FLIP})) @ state
+    return state
+
+
 def kron_state(x: np.ndarray, theta: np.ndarray, entangler: str) -> np.ndarray:
     """Amplitudes of the layered circuit by Kronecker products: none of our code, none of PennyLane's."""
     n = len(x)
-    one, flip = np.eye(2), np.array([[0, 1], [1, 0]])
-    hadamard, zero, excited = np.array([[1, 1], [1, -1]]) / np.sqrt(2), np.diag([1, 0]), np.diag([0, 1])
-
-    def on(gates: dict):
-        return reduce(np.kron, [gates.get(qubit, one) for qubit in range(n)])
-
-    def ry(angle):
-        return expm(-0.5j * angle * np.array([[0, -1j], [1j, 0]]))
-
-    state = np.eye(2**n)[0]
-    for qubit, angle in enumerate(x):
-        state = on({qubit: ry(angle) @ hadamard}) @ state
+    state = kron(n, {qubit: rotation(Y, angle) @ HADAMARD for qubit, angle in enumerate(x)})[:, 0]
     for layer in theta:
-        for control, target in pairs_by_hand(n, entangler):
-            state = (on({control: zero}) + on({control: excited, target: flip})) @ state
-        state = on({qubit: ry(angle) for qubit, angle in enumerate(layer)}) @ state
+        turn = kron(n, {qubit: rotation(Y, angle) for qubit, angle in enumerate(layer)})
+        state = turn @ entangled(state, n, entangler)
+    return state
+
+
+def kron_reuploading(x: np.ndarray, scale: np.ndarray, theta: np.ndarray, entangler: str) -> np.ndarray:
+    """The same of the circuit that takes the data in before every layer."""
+    n = len(x)
+    state = kron(n, dict.fromkeys(range(n), HADAMARD))[:, 0]
+    for factors, layer in zip(scale, theta, strict=True):
+        turn = kron(n, {q: rotation(Y, layer[q]) @ rotation(Z, factors[q] * x[q]) for q in range(n)})
+        state = entangled(turn @ state, n, entangler)
     return state
 
 
@@ -143,13 +172,35 @@ def test_the_layered_circuit_has_a_ring_unless_told_otherwise():
     np.testing.assert_allclose(circuits.state(layered, 3, x, theta), expected, atol=1e-10)
 
 
+@given(layered_inputs(), st.integers(0, 2**32 - 1))
+def test_the_reuploading_circuit_is_the_product_of_its_gates(inputs, seed):
+    x, theta, entangler = inputs
+    scale = 2 * torch.randn(theta.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    state = circuits.state(reuploading, len(x), x, scale, theta, entangler)
+    expected = kron_reuploading(x.numpy(), scale.numpy(), theta.numpy(), entangler)
+    np.testing.assert_allclose(state, expected, atol=1e-10)
+
+
+def test_the_reuploading_circuit_has_a_ring_unless_told_otherwise():
+    x, scale, theta = double([0.3, -1.2, 0.8]), torch.full((2, 3), 1.5).double(), torch.full((2, 3), 0.7).double()
+    expected = kron_reuploading(x.numpy(), scale.numpy(), theta.numpy(), "ring")
+    np.testing.assert_allclose(circuits.state(reuploading, 3, x, scale, theta), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("weights", [(2, 1), (1, 2)])
+def test_reuploading_with_another_number_of_factors_than_of_angles_is_refused(weights):
+    with pytest.raises(ValueError, match="zip"):
+        circuits.state(reuploading, 2, torch.zeros(2), *(torch.zeros(depth, 2) for depth in weights))
+
+
+@pytest.mark.parametrize(("circuit", "sets"), [(layered, 1), (reuploading, 2)])
 @pytest.mark.parametrize("entangler", ENTANGLERS)
-def test_a_batch_of_data_gives_what_each_row_gives_alone(entangler):
+def test_a_batch_of_data_gives_what_each_row_gives_alone(circuit, sets, entangler):
     generator = torch.Generator().manual_seed(1)
-    x, theta = torch.randn(5, 3, generator=generator).double(), torch.randn(2, 3, generator=generator).double()
-    node = qnode(layered, lambda: circuits.expval_z(3), 3)
-    batch = torch.stack(node(x, theta, entangler), dim=-1)  # (batch, qubit)
-    alone = torch.stack([torch.stack(node(row, theta, entangler)) for row in x])
+    x, weights = torch.randn(5, 3, generator=generator).double(), torch.randn(sets, 2, 3, generator=generator).double()
+    node = qnode(circuit, lambda: circuits.expval_z(3), 3)
+    batch = torch.stack(node(x, *weights, entangler), dim=-1)  # (batch, qubit)
+    alone = torch.stack([torch.stack(node(row, *weights, entangler)) for row in x])
     torch.testing.assert_close(batch, alone)
 
 

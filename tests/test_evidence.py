@@ -1,4 +1,7 @@
-"""Intervals and verdicts, against scipy and printed tables; and the slides' numbers against their own counts."""
+"""Intervals, tests and verdicts, against scipy, simulation, printed tables; and the slides' numbers against their counts."""
+
+import warnings
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -7,7 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hqnn_utils.evidence import compare, mean_interval, published, run_interval, share_interval, verdict
+from hqnn_utils.evidence import (
+    best_of,
+    compare,
+    crossed_interval,
+    equivalence,
+    images_needed,
+    mcnemar,
+    mean_interval,
+    possible_pvalues,
+    published,
+    run_interval,
+    share_interval,
+    verdict,
+)
 
 samples = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
 PRINTED = [
@@ -163,3 +179,208 @@ def test_every_printed_value_reads_as_its_meaning():
         number = float(claim["printed"].rstrip("%s"))
         percent = claim["printed"].endswith("%") and claim["printed"] != slip
         assert claim["value"] == pytest.approx(number / 100 if percent else number), claim
+
+
+answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40).map(lambda pairs: np.array(pairs).T)
+
+
+def coin(only_first: int, only_second: int) -> float:
+    """How likely a fair coin is at least as uneven, by scipy."""
+    differing = only_first + only_second
+    return stats.binomtest(only_first, differing).pvalue if differing else 1.0
+
+
+@given(answers)
+def test_mcnemar_tosses_a_fair_coin_for_each_image_that_one_alone_has_right(answers):
+    first, second = answers
+    assert mcnemar(first, second) == pytest.approx(coin((first & ~second).sum(), (second & ~first).sum()))
+
+
+def test_mcnemar_takes_only_the_same_images():
+    with pytest.raises(ValueError, match="on the same images, got 3 and 2 of them"):
+        mcnemar(np.ones(3, dtype=bool), np.ones(2, dtype=bool))
+
+
+@given(st.integers(1, 25), st.data())
+def test_printed_counts_leave_the_p_values_of_every_overlap_possible(images, data):
+    first, second = (data.draw(st.integers(0, images)) for _ in range(2))
+    overlaps = [both for both in range(min(first, second) + 1) if first + second - both <= images]
+    pvalues = [coin(first - both, second - both) for both in overlaps]
+    assert possible_pvalues(first, second, images) == pytest.approx((min(pvalues), max(pvalues)))
+
+
+@given(answers)
+def test_the_p_value_of_two_classifiers_is_one_that_their_counts_leave_possible(answers):
+    first, second = answers
+    least, greatest = possible_pvalues(int(first.sum()), int(second.sum()), len(first))
+    assert least <= mcnemar(first, second) <= greatest
+
+
+@pytest.mark.parametrize(("experiment", "more"), [("mnist", 16), ("hymenoptera", 3), ("brain_tumor", 14), ("chessman", 1)])
+def test_the_slides_counts_could_at_best_be_as_many_heads_in_a_row(experiment, more):
+    claims = published()["quantum_entanglement"][experiment]
+    classical, *_, entangled = (claim["correct"] for model, claim in claims.items() if model != "images")
+    least, _ = possible_pvalues(classical, entangled, claims["images"])
+    assert least == pytest.approx(2 / 2**more)
+
+
+@pytest.mark.parametrize("counts", [(-1, 3), (3, -1), (11, 3), (3, 11)])
+def test_a_count_of_correct_images_is_at_most_their_number(counts):
+    with pytest.raises(ValueError, match=f"must be in 0 to 10, got {counts[0]} and {counts[1]}"):
+        possible_pvalues(*counts, images=10)
+
+
+@pytest.mark.parametrize(
+    ("gain", "discordant", "power", "level"),
+    [
+        (0.013, 0.04, 0.8, 0.95),
+        (0.0065, 0.04, 0.8, 0.95),
+        (0.02, 0.06, 0.8, 0.95),
+        (0.05, 0.1, 0.8, 0.95),
+        (0.02, 0.3, 0.8, 0.95),
+        (0.02, 0.06, 0.95, 0.95),
+        (0.02, 0.06, 0.5, 0.95),
+        (0.02, 0.06, 0.8, 0.99),
+    ],
+)
+def test_as_many_images_as_needed_show_the_gain_as_often_as_asked(gain, discordant, power, level):
+    images = images_needed(gain, discordant, power, level)
+    shares = [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant]  # only one, only the other, both or none
+    only_first, only_second, _ = np.random.default_rng(0).multinomial(images, shares, size=20_000).T
+    pvalues = 2 * stats.binom.cdf(np.minimum(only_first, only_second), only_first + only_second, 0.5)
+    assert np.mean(pvalues < 1 - level) == pytest.approx(power, abs=0.02)
+
+
+def test_six_images_are_needed_where_each_of_them_speaks_for_the_same_side():
+    assert stats.binomtest(6, 6).pvalue < 0.05 < stats.binomtest(5, 5).pvalue
+    assert images_needed(1.0, 1.0) == 6
+
+
+@given(st.floats(0.01, 0.5), st.floats(0.01, 1), st.floats(0.1, 1))
+def test_images_that_do_not_differ_do_not_count(discordant, share, rarer):
+    needed = images_needed(share * discordant, discordant)
+    assert rarer * images_needed(share * discordant * rarer, discordant * rarer) == pytest.approx(needed, abs=1.001)
+
+
+@pytest.mark.parametrize(("gain", "discordant"), [(0.0, 0.1), (-0.01, 0.1), (0.11, 0.1), (0.5, 1.1)])
+def test_a_gain_is_at_most_the_share_of_images_that_differ(gain, discordant):
+    with pytest.raises(ValueError, match=rf"in \(0, discordant\] .* got {gain} and {discordant}"):
+        images_needed(gain, discordant)
+
+
+@pytest.mark.parametrize(("power", "level"), [(0.05, 0.9), (0.099, 0.9), (1.0, 0.9), (0.8, 0.0), (0.8, 1.0), (0.8, 1.1)])
+def test_power_is_between_the_chance_of_a_false_alarm_and_one(power, level):
+    with pytest.raises(ValueError, match=rf"power in \(1 - level, 1\), got {level} and {power}"):
+        images_needed(0.01, 0.05, power, level)
+
+
+EFFECTS = np.random.default_rng(1).exponential(size=12)  # skew, so that both ends differ
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_where_only_seeds_or_only_images_matter_the_crossed_interval_is_scipys_bootstrap_of_them(axis, level):
+    values = np.repeat(np.expand_dims(EFFECTS, 1 - axis), 7, axis=1 - axis)
+    scipys = stats.bootstrap(
+        [EFFECTS], np.mean, confidence_level=level, n_resamples=8000, method="percentile", rng=np.random.default_rng(2)
+    )
+    mean, low, high = crossed_interval(values, level, resamples=8000)
+    assert mean == pytest.approx(EFFECTS.mean())
+    assert (low, high) == pytest.approx(tuple(scipys.confidence_interval), abs=0.1 * scipys.standard_error)
+
+
+def test_the_spread_of_seeds_and_that_of_images_add():
+    values = EFFECTS[:, None] + 2 * EFFECTS
+    spread = np.sqrt(1 + 2**2) * EFFECTS.std() / np.sqrt(12)
+    _, low, high = crossed_interval(values, level=0.6827, resamples=8000)  # ± one standard deviation
+    assert (high - low) / 2 == pytest.approx(spread, rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    """How often an interval covers the true mean 0, where seeds matter, images matter more, and each answer is noisy."""
+    generator = np.random.default_rng(3)
+    covered = {crossed_interval: [], mean_interval: []}
+    for _ in range(150):
+        values = generator.normal(size=(20, 1)) + 3 * generator.normal(size=50) + generator.normal(size=(20, 50))
+        for interval, data in ((crossed_interval, (values, 0.95, 200)), (mean_interval, (values.mean(axis=1),))):
+            _, low, high = interval(*data)
+            covered[interval].append(low < 0 < high)
+    return {interval: np.mean(times) for interval, times in covered.items()}
+
+
+def test_the_crossed_interval_covers_the_mean_over_other_seeds_and_other_images(worlds):
+    assert 0.9 < worlds[crossed_interval] < 0.99
+
+
+def test_the_interval_over_seeds_alone_does_not_speak_of_other_images(worlds):
+    assert worlds[mean_interval] < 0.8
+
+
+@given(st.integers(2, 5), st.integers(2, 5), st.integers(0, 99))
+def test_a_crossed_interval_follows_a_change_of_unit(seeds, images, seed):
+    values = np.random.default_rng(seed).integers(-1, 2, size=(seeds, images))
+    expected = [1 + 2 * end for end in crossed_interval(values, resamples=50)]
+    assert crossed_interval(1 + 2 * values, resamples=50) == pytest.approx(expected)
+
+
+def test_a_crossed_interval_can_be_repeated_and_drawn_anew():
+    values = np.random.default_rng(4).normal(size=(5, 30))
+    assert crossed_interval(values, seed=5) == crossed_interval(values, seed=5) != crossed_interval(values, seed=6)
+
+
+def test_one_resample_has_no_spread():
+    _, low, high = crossed_interval(np.random.default_rng(4).normal(size=(5, 30)), resamples=1)
+    assert low == high
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1)])
+def test_a_crossed_interval_needs_two_seeds_and_two_images(shape):
+    with pytest.raises(ValueError, match=f"at least 2 of each, got {shape[0]} and {shape[1]}"):
+        crossed_interval(np.zeros(shape))
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=20), st.floats(0.01, 10))
+def test_equivalence_is_two_one_sided_t_tests_of_scipy(differences, margin):
+    if np.std(differences) > 1e-6:
+        above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+        below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+        assert equivalence(differences, margin) == pytest.approx(max(above, below))
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"), [(0.0, 0.0), (0.1, 0.0), (-0.1, 0.0), (0.2, 1.0), (-0.2, 1.0), (0.3, 1.0), (-0.3, 1.0)]
+)
+def test_equal_differences_are_equivalent_within_the_margin_and_only_there(difference, expected):
+    with warnings.catch_warnings(action="error"):
+        assert equivalence([difference] * 3, margin=0.2) == expected
+
+
+@pytest.mark.parametrize("differences", [[], [0.1]])
+def test_equivalence_needs_two_seeds(differences):
+    with pytest.raises(ValueError, match=f"at least 2 of them, got {len(differences)}"):
+        equivalence(differences, margin=0.1)
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.1, float("nan")])
+def test_a_margin_of_equivalence_is_positive(margin):
+    with pytest.raises(ValueError, match=f"must be positive, got {margin}"):
+        equivalence([0.1, 0.2], margin)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.data())
+def test_the_best_of_k_is_the_mean_over_all_choices_of_k(values, data):
+    k = data.draw(st.integers(1, len(values)))
+    assert best_of(np.array(values), k) == pytest.approx(np.mean([max(c) for c in combinations(values, k)]), abs=1e-9)
+
+
+def test_the_best_of_k_is_taken_for_each_model():
+    values = np.random.default_rng(6).normal(size=(2, 3, 5))
+    expected = [[best_of(seeds, 2) for seeds in models] for models in values]
+    np.testing.assert_allclose(best_of(values, 2), expected)
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_the_best_is_of_at_least_one_and_at_most_all(k):
+    with pytest.raises(ValueError, match=f"out of 3 values needs k in 1 to 3, got {k}"):
+        best_of(np.array([0.9, 0.8, 0.7]), k)

@@ -1,4 +1,7 @@
-"""The two quantum layers: one function on every simulator, in value, derivative and batching; an honest sample with shots."""
+"""The quantum layers: one function on every simulator, in value, derivative and batching; an honest sample with shots.
+
+Their controls, which run on the engine only, are held against PennyLane in the same way.
+"""
 
 from copy import deepcopy
 
@@ -11,9 +14,9 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 
 from hqnn_utils import statevector
-from hqnn_utils.circuits import ENTANGLERS, expval_z, h_ry, layered, qnode
-from hqnn_utils.layers import QuantumActivation, QuantumLayer
-from hqnn_utils.training import Ensemble
+from hqnn_utils.circuits import ENTANGLERS, expval_z, h_ry, layered, qnode, reuploading
+from hqnn_utils.layers import QuantumActivation, QuantumLayer, ReuploadingLayer, ScrambledLayer
+from hqnn_utils.training import Ensemble, fit
 
 WAYS = {
     "statevector": {},
@@ -436,3 +439,180 @@ def test_an_input_of_another_width_is_refused_with_its_shape(way, shape):
 def test_a_layer_of_more_qubits_than_memory_is_refused_by_a_sentence():
     with pytest.raises(MemoryError, match="40 qubits with depth 2"):
         QuantumLayer(40, 2)(torch.zeros(1, 40))
+
+
+# The controls
+
+
+def scrambled(x, theta, scramblers) -> None:
+    """The circuit of `ScrambledLayer` in PennyLane. The layer has states as rows, PennyLane as columns."""
+    n_qubits = x.shape[-1]
+    for i in range(n_qubits):
+        qml.Hadamard(i)
+        qml.RY(x[..., i], i)
+    for scrambler, layer in zip(scramblers, theta, strict=True):
+        qml.QubitUnitary(scrambler.T.to(torch.complex128), range(n_qubits))
+        for i in range(n_qubits):
+            qml.RY(layer[i], i)
+
+
+def control(build, n_qubits: int, depth: int, *options, seed: int = 0):
+    """A control in float64 whose weights are not small."""
+    torch.manual_seed(seed)
+    layer = build(n_qubits, depth, *options).double()
+    for number, parameter in enumerate(layer.parameters()):
+        parameter.data = angles(depth, n_qubits, seed=seed + number + 1)
+    return layer
+
+
+def of_control(layer, x) -> tuple[torch.Tensor, ...]:
+    x = x.clone().requires_grad_()
+    return value_and_gradients(lambda: layer(x), x, *layer.parameters())
+
+
+def of_controls_circuit(layer, x) -> tuple[torch.Tensor, ...]:
+    """The oracle: the circuit on default.qubit, row by row, differentiated by backpropagation."""
+    n_qubits, x = x.shape[-1], x.clone().requires_grad_()
+    if isinstance(layer, ScrambledLayer):
+        circuit, weights = scrambled, (layer.theta, layer.scramblers)
+    else:
+        circuit, weights = reuploading, (layer.scale, layer.theta, layer.entangler)
+    node = qnode(circuit, lambda: expval_z(n_qubits), n_qubits)
+
+    def rows():
+        return torch.stack([torch.stack(node(row, *weights)) for row in x.reshape(-1, n_qubits)]).reshape(x.shape)
+
+    return value_and_gradients(rows, x, *layer.parameters())
+
+
+@given(st.integers(1, 7), st.integers(1, 3), st.sampled_from(ENTANGLERS), st.integers(0, 1000))
+def test_a_reuploading_layer_of_any_size_is_its_circuit_in_value_and_gradient(n_qubits, depth, entangler, seed):
+    layer, x = control(ReuploadingLayer, n_qubits, depth, entangler, seed=seed), angles(2, n_qubits, seed=seed)
+    torch.testing.assert_close(of_control(layer, x), of_controls_circuit(layer, x), atol=1e-10, rtol=0)
+
+
+@given(st.integers(1, 6), st.integers(0, 3), st.integers(0, 1000))
+def test_a_scrambled_layer_of_any_size_is_its_circuit_in_value_and_gradient(n_qubits, depth, seed):
+    layer, x = control(ScrambledLayer, n_qubits, depth, seed=seed), angles(2, n_qubits, seed=seed)
+    torch.testing.assert_close(of_control(layer, x), of_controls_circuit(layer, x), atol=1e-10, rtol=0)
+
+
+every_control = pytest.mark.parametrize("build", [ReuploadingLayer, ScrambledLayer])
+
+
+@every_control
+@pytest.mark.parametrize("batch", [(), (1,), (2, 3)])
+def test_any_leading_dimensions_are_a_batch_of_rows_of_a_control(build, batch):
+    layer, x = control(build, 3, 2), angles(*batch, 3)
+    torch.testing.assert_close(of_control(layer, x), of_controls_circuit(layer, x), atol=1e-10, rtol=0)
+
+
+@every_control
+def test_stacked_controls_under_vmap_are_a_loop_in_value_and_gradient(build):
+    ensemble, x = Ensemble(lambda: build(3, 2).double(), seeds=range(4)), angles(4, 5, 3).requires_grad_()
+    models = [ensemble.model(k) for k in range(4)]
+    found = value_and_gradients(lambda: ensemble(x), x, *ensemble.parameters.values())
+    loops = [of_controls_circuit(model, rows.detach()) for model, rows in zip(models, x, strict=True)]
+    torch.testing.assert_close(found, tuple(map(torch.stack, zip(*loops, strict=True))), atol=1e-10, rtol=0)
+
+
+@every_control
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_control_and_its_gradients_keep_the_dtype(build, dtype):
+    assert {tensor.dtype for tensor in of_control(build(3, 2).to(dtype), angles(4, 3).to(dtype))} == {dtype}
+
+
+@every_control
+def test_a_control_starts_from_the_seed_of_torch(build):
+    def drawn(seed):
+        torch.manual_seed(seed)
+        return build(2, 2).state_dict()
+
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    assert all(torch.equal(first[name], again[name]) and not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "mean", "spread"),
+    [(ScrambledLayer, "theta", 0, 0.01), (ReuploadingLayer, "theta", 0, 0.1), (ReuploadingLayer, "scale", 1, 0.1)],
+)
+def test_the_weights_of_a_control_start_near_their_mean(build, name, mean, spread):
+    torch.manual_seed(0)
+    weights = getattr(build(4, 500), name).detach()
+    assert weights.shape == (500, 4)
+    assert weights.std().item() == pytest.approx(spread, rel=0.08)  # 5 standard errors of a spread from 2000
+    assert abs(weights.mean() - mean) < 5 * spread / np.sqrt(weights.numel())
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_reuploading_qubit_has_a_harmonic_for_each_layer_and_does_not_collapse_into_one_rotation(depth):
+    layer = control(ReuploadingLayer, 1, depth, "none")
+    layer.scale.data.fill_(1)
+    x = 2 * np.pi * torch.arange(16, dtype=torch.float64).unsqueeze(-1) / 16
+    harmonics = np.abs(np.fft.rfft(layer(x).detach().squeeze(-1))) / 8
+    assert harmonics[depth] > 0.05
+    assert harmonics[depth + 1 :].max() < 1e-12
+
+
+def test_without_an_entangler_a_reuploading_output_depends_on_its_own_input_alone():
+    layers = [control(ReuploadingLayer, 3, 2, entangler) for entangler in ("none", "ring")]
+    separable, entangled = (torch.func.jacrev(layer)(angles(3)) for layer in layers)
+    off_diagonal = ~torch.eye(3, dtype=torch.bool)
+    assert separable[off_diagonal].abs().max() < 1e-12
+    assert separable.diagonal().abs().min() > 0.01
+    assert entangled[off_diagonal].abs().max() > 0.1
+
+
+def test_a_reuploading_layer_has_a_ring_unless_told_otherwise():
+    assert ReuploadingLayer(3, 2).entangler == "ring"
+
+
+def test_a_reuploading_layer_with_an_unknown_entangler_is_refused_at_once():
+    with pytest.raises(ValueError, match="unknown entangler 'star': choose one of none, linear, ring, all"):
+        ReuploadingLayer(3, 2, "star")
+
+
+@given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 1000))
+def test_scramblers_are_orthogonal_one_for_each_layer(n_qubits, depth, seed):
+    torch.manual_seed(seed)
+    scramblers = ScrambledLayer(n_qubits, depth).scramblers
+    assert scramblers.shape == (depth, 2**n_qubits, 2**n_qubits)
+    torch.testing.assert_close(scramblers.mT @ scramblers, torch.eye(2**n_qubits).expand_as(scramblers), atol=1e-5, rtol=0)
+
+
+def test_scramblers_differ_between_layers_and_seeds():
+    ensemble = Ensemble(lambda: ScrambledLayer(2, 2), seeds=range(3))
+    matrices = ensemble.buffers["scramblers"].flatten(0, 1)
+    assert all(not torch.allclose(matrices[i], matrices[j], atol=0.1) for i in range(6) for j in range(i))
+
+
+def test_scramblers_are_drawn_from_the_haar_measure():
+    torch.manual_seed(0)
+    draws, matrices = 4000, ScrambledLayer(2, 4000).scramblers
+    # Of such matrices every entry has mean 0 and mean square 1/4, the trace mean square 1 (Diaconis and Shahshahani 1994).
+    assert matrices.mean(dim=0).abs().max() < 5 * 0.5 / np.sqrt(draws)
+    assert (matrices.square().mean(dim=0) - 1 / 4).abs().max() < 5 * 0.25 / np.sqrt(draws)
+    traces = matrices.diagonal(dim1=-2, dim2=-1).sum(dim=-1).square()
+    assert abs(traces.mean() - 1) < 5 * traces.std() / np.sqrt(draws)
+
+
+def test_scramblers_are_never_trained():
+    ensemble = Ensemble(lambda: ScrambledLayer(2, 2), seeds=[0, 1])
+    before, start = ensemble.buffers["scramblers"].clone(), ensemble.parameters["theta"].detach().clone()
+    assert set(ensemble.parameters) == {"theta"}
+    fit(
+        ensemble, angles(6, 2).float(), torch.ones(6).long(), lambda z, _: z[..., 0], epochs=2, batch_size=3, learning_rate=0.1
+    )
+    assert torch.equal(ensemble.buffers["scramblers"], before) and ensemble.buffers["scramblers"].grad is None
+    assert not torch.allclose(ensemble.parameters["theta"], start)
+
+
+def test_a_scrambled_layer_keeps_its_scramblers_where_its_weights_are_kept():
+    layer, other = ScrambledLayer(2, 2), ScrambledLayer(2, 2)
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other(angles(4, 2).float()), layer(angles(4, 2).float()))
+
+
+def test_scramblers_entangle():
+    across = torch.func.jacrev(control(ScrambledLayer, 3, 1))(angles(3))[~torch.eye(3, dtype=torch.bool)]
+    assert across.abs().max() > 0.1

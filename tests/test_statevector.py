@@ -1,10 +1,11 @@
-"""The state-vector engine: PennyLane's layered circuit in value, gradient and state, on both of its paths; within memory."""
+"""The state-vector engine: PennyLane's layered circuit on both of its paths, within memory; and its gates one by one."""
 
 from math import prod
 from time import process_time
 from types import SimpleNamespace
 from weakref import finalize
 
+import pennylane as qml
 import pytest
 import torch
 from hypothesis import given
@@ -345,3 +346,188 @@ def test_measured_means_are_the_exact_values():
     exact = statevector.measured_z(psi[0])
     standard_error = ((1 - exact**2) / (20 * 3000)).sqrt()
     assert ((values.mean(0) - exact).abs() < 5 * standard_error).all()
+
+
+# Gate by gate
+
+
+def random_states(n: int, *batch: int, seed: int = 0, dtype=torch.complex128) -> torch.Tensor:
+    psi = torch.randn(*batch, 2**n, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return psi / psi.norm(dim=-1, keepdim=True)
+
+
+def after(gates, psi, *angles) -> torch.Tensor:
+    """The oracle: what PennyLane's gates make of given states, with angles for each of them or one set for all."""
+    n = psi.shape[-1].bit_length() - 1
+
+    def run(row, *angles):
+        qml.StatePrep(row, range(n))
+        gates(*angles)
+
+    rows = [values.expand(*psi.shape[:-1], n).reshape(-1, n) for values in angles]
+    node = qnode(run, qml.state, n)
+    return torch.stack([node(*row) for row in zip(psi.reshape(-1, 2**n), *rows, strict=True)]).reshape(psi.shape)
+
+
+def assert_state_is(found, expected, dtype):
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.to(torch.complex128), expected, atol=1e-12, rtol=0)
+
+
+def each(gate):
+    """The gate with its own angle on every qubit."""
+    return lambda angles: [gate(angle, i) for i, angle in enumerate(angles)]
+
+
+def cnots(pairs):
+    return lambda: [qml.CNOT(pair) for pair in pairs]
+
+
+every_kind = pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
+every_block = pytest.mark.parametrize("qubits", [1, 2, 5])
+widths = st.integers(1, 7)  # beyond 5 qubits there is more than one block
+
+
+@given(n=widths, seed=seeds)
+def test_encoded_data_are_the_state_after_h_and_ry(n, seed):
+    x = circuit(n, 0, seed=seed)[0].detach()
+    prepared = qnode(lambda x: [(qml.Hadamard(i), qml.RY(angle, i)) for i, angle in enumerate(x)], qml.state, n)
+    assert_state_is(statevector.encoded(x), prepared(x), torch.float64)
+
+
+@pytest.mark.parametrize("n", [3, 7])
+def test_rows_are_encoded_as_each_alone(n):
+    x = circuit(n, 0, 2, 3)[0].detach()
+    found = statevector.encoded(x)
+    assert found.shape == (2, 3, 2**n)
+    torch.testing.assert_close(found, torch.stack([torch.stack([statevector.encoded(row) for row in rows]) for rows in x]))
+
+
+@every_kind
+@every_entangler
+@given(n=widths, seed=seeds)
+def test_a_named_entangler_acts_as_its_cnots(dtype, entangler, n, seed):
+    psi = random_states(n, 2, seed=seed, dtype=dtype)
+    expected = after(cnots(circuits.cnot_pairs(n, entangler)), psi)
+    assert_state_is(statevector.entangled(psi, entangler), expected, dtype)
+
+
+@every_kind
+@given(n=st.integers(2, 7), drawn=st.data())
+def test_given_cnots_act_one_after_the_other(dtype, n, drawn):
+    qubits = st.permutations(range(n)).map(lambda order: (order[0], order[1]))
+    pairs = drawn.draw(st.lists(qubits, max_size=6))
+    psi = random_states(n, 2, dtype=dtype)
+    assert_state_is(statevector.entangled(psi, pairs), after(cnots(pairs), psi), dtype)
+
+
+def test_states_are_entangled_by_a_ring_unless_told_otherwise():
+    psi = random_states(3)
+    assert torch.equal(statevector.entangled(psi), statevector.entangled(psi, "ring"))
+
+
+@every_kind
+@pytest.mark.parametrize("own", [False, True], ids=["one set of angles", "a set for each state"])
+@given(n=widths, seed=seeds)
+def test_rotated_states_are_those_after_ry(dtype, own, n, seed):
+    psi = random_states(n, 2, seed=seed, dtype=dtype)
+    theta = circuit(n, 0, *[2] * own, seed=seed)[0].detach()
+    assert_state_is(statevector.rotated(psi, theta), after(each(qml.RY), psi, theta), dtype)
+
+
+@every_kind
+@pytest.mark.parametrize("n", [3, 7])
+@pytest.mark.parametrize("batch", [(), (1,), (2, 3)])
+def test_any_leading_dimensions_of_states_are_turned_each_by_its_own_angles(dtype, n, batch):
+    psi, theta = random_states(n, *batch, dtype=dtype), circuit(n, 0, *batch)[0].detach()
+    assert_state_is(statevector.rotated(psi, theta), after(each(qml.RY), psi, theta), dtype)
+
+
+@given(n=widths, seed=seeds)
+def test_phased_states_are_those_after_rz(n, seed):
+    psi, phi = random_states(n, 2, seed=seed), circuit(n, 0, 2, seed=seed)[0].detach()
+    assert_state_is(statevector.phased(psi, phi), after(each(qml.RZ), psi, phi), torch.complex128)
+
+
+@every_kind
+@given(n=widths, seed=seeds)
+def test_z_is_measured_as_by_pennylane(dtype, n, seed):
+    psi = random_states(n, 2, seed=seed, dtype=dtype)
+    node = qnode(lambda row: qml.StatePrep(row, range(n)), lambda: circuits.expval_z(n), n)
+    expected = torch.stack([torch.stack(node(row)) for row in psi])
+    torch.testing.assert_close(statevector.measured_z(psi), expected, atol=1e-12, rtol=0)
+
+
+def test_phases_of_the_amplitudes_do_not_change_the_outcomes():
+    psi = random_states(3, 4, 5)
+    with_phases, without = (statevector.measured_z(p, 9, torch.Generator().manual_seed(0)) for p in (psi, psi.abs()))
+    assert torch.equal(with_phases, without)
+
+
+@every_entangler
+@given(n=widths, depth=st.integers(0, 3), seed=seeds)
+def test_gate_by_gate_the_layered_circuit_is_its_state(entangler, n, depth, seed):
+    x, theta = (angles.detach() for angles in circuit(n, depth, 2, seed=seed))
+    psi = statevector.encoded(x)
+    for layer in theta:
+        psi = statevector.rotated(statevector.entangled(psi, entangler), layer)
+    torch.testing.assert_close(psi, statevector.state(x, theta, entangler), atol=1e-12, rtol=0)
+
+
+def all_gates(x, theta, phi):
+    """⟨Z⟩ after every kind of gate, on real states and then on complex ones."""
+    psi = statevector.rotated(statevector.entangled(statevector.encoded(x), [(2, 0), (0, 1)]), theta)
+    psi = statevector.phased(torch.complex(psi, torch.zeros_like(psi)), phi)
+    return statevector.measured_z(statevector.entangled(statevector.rotated(psi, theta), "ring"))
+
+
+def three_sets_of_angles(*batch: int, dtype=torch.float64) -> list[torch.Tensor]:
+    """Of three qubits, leaves of the graph."""
+    return [circuit(3, 0, *batch, seed=k, dtype=dtype)[0] for k in range(3)]
+
+
+@every_block
+@pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
+def test_all_gates_can_be_differentiated_twice(monkeypatch, qubits, check):
+    monkeypatch.setattr(statevector, "BLOCK_QUBITS", qubits)
+    assert check(all_gates, three_sets_of_angles(2))
+
+
+@every_block
+@pytest.mark.parametrize("in_dims", [(0, 0, 0), (0, None, 0), (None, 0, None), (1, 1, 1)])
+def test_vmap_of_all_gates_equals_a_loop_in_value_and_gradient(monkeypatch, qubits, in_dims):
+    monkeypatch.setattr(statevector, "BLOCK_QUBITS", qubits)
+    models, shapes = 4, {0: (4, 2), 1: (2, 4), None: (2,)}
+    angles = [circuit(3, 0, *shapes[dim], seed=k)[0] for k, dim in enumerate(in_dims)]
+
+    def loop(*angles):
+        picked = ([t if d is None else t.select(d, k) for t, d in zip(angles, in_dims, strict=True)] for k in range(models))
+        return torch.stack([all_gates(*model) for model in picked])
+
+    def derivatives(function):
+        value = function(*angles)
+        weights = torch.linspace(-1, 2, value.numel(), dtype=value.dtype).reshape(value.shape)
+        return value.detach(), *torch.autograd.grad((weights * value).sum(), angles)
+
+    torch.testing.assert_close(derivatives(torch.vmap(all_gates, in_dims)), derivatives(loop), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [(torch.float32, torch.complex64), (torch.float64, torch.complex128)])
+def test_gates_keep_the_precision(dtype, wide):
+    x, theta, phi = (angles.detach() for angles in three_sets_of_angles(dtype=dtype))
+    psi = statevector.entangled(statevector.rotated(statevector.encoded(x), theta))
+    turned = statevector.rotated(statevector.phased(psi.to(wide), phi), theta)
+    assert (psi.dtype, turned.dtype, statevector.measured_z(turned).dtype) == (dtype, wide, dtype)
+
+
+def test_gates_that_were_used_in_inference_mode_can_be_trained_afterwards(fresh_tables):
+    angles = three_sets_of_angles()
+    with torch.inference_mode():
+        all_gates(*angles)
+    assert torch.autograd.gradcheck(all_gates, angles)
+
+
+@pytest.mark.parametrize("pair", [(0, 0), (0, 3), (3, 0), (-1, 1), (1, -1)])
+def test_a_cnot_that_is_none_is_refused_with_its_qubits(pair):
+    with pytest.raises(ValueError, match=f"a CNOT needs two different qubits of 0 to 2, got {pair[0]} and {pair[1]}"):
+        statevector.entangled(random_states(3), [(0, 1), pair])

@@ -97,6 +97,27 @@ def test_training_lowers_the_loss_of_every_seed(build):
     assert (history[-1] < history[0] - 0.1).all()
 
 
+def test_after_each_epoch_the_caller_may_look_at_the_weights_of_that_epoch():
+    ensemble, seen = Ensemble(BUILDS["tanh"], SEEDS), []
+
+    def look():
+        seen.append({name: stacked.detach().clone() for name, stacked in ensemble.parameters.items()})
+
+    fit(ensemble, *task(), negative_probability, **SETTINGS, after_epoch=look)
+    assert len(seen) == SETTINGS["epochs"]
+    for epochs, weights in enumerate(seen, start=1):
+        for name, stopped in fitted(epochs=epochs)[0].parameters.items():
+            assert torch.equal(weights[name], stopped)
+
+
+def test_looking_at_the_networks_after_an_epoch_does_not_change_the_training():
+    ensemble = Ensemble(BUILDS["tanh"], SEEDS)
+    history = fit(ensemble, *task(), negative_probability, **SETTINGS, after_epoch=lambda: ensemble.predict(task()[0]))
+    expected, losses = fitted()
+    assert torch.equal(history, losses)
+    assert all(torch.equal(ensemble.parameters[name], stacked) for name, stacked in expected.parameters.items())
+
+
 def test_a_batch_larger_than_the_data_is_one_step_an_epoch():
     model, _ = alone(BUILDS["tanh"], SEEDS[0], **SETTINGS | {"batch_size": 10})
     ensemble, _ = fitted(batch_size=999)
