@@ -194,11 +194,12 @@ def test_settings_are_chosen_on_training_images_that_are_held_out():
 
 
 def test_no_image_that_is_held_out_is_trained_on_and_none_is_lost():
-    whole = replace(made_up("ResNet18", 50), train_inputs=torch.arange(50.0).unsqueeze(1))
+    whole = made_up("ResNet18", 50)
+    whole.train_inputs[:, 0] = torch.arange(50)
     found = held_out(whole, 0.3)
-    rows = [*found.train_inputs.squeeze(1).tolist(), *found.test_inputs.squeeze(1).tolist()]
-    assert sorted(rows) == list(range(50))
-    assert torch.equal(found.train_labels, whole.train_labels[found.train_inputs.squeeze(1).long()])
+    train, test = found.train_inputs[:, 0].long(), found.test_inputs[:, 0].long()
+    assert sorted([*train.tolist(), *test.tolist()]) == list(range(50))
+    assert torch.equal(found.train_labels, whole.train_labels[train])
 
 
 def test_a_fifth_is_held_out_with_the_class_shares_of_all_unless_told_otherwise():
@@ -311,9 +312,9 @@ def test_the_networks_can_be_watched_after_each_epoch():
 
 
 def test_an_image_is_right_where_its_class_has_the_largest_score():
-    few = replace(made_up("ResNet18", 4), test_inputs=torch.eye(4)[[0, 1, 2, 2]], test_labels=torch.tensor([0, 1, 2, 0]))
-    ensemble = Ensemble(lambda: nn.Linear(4, 3, bias=False), [0, 1])
-    with torch.no_grad():  # the first network says the class of the one, the second always says 0
-        ensemble.parameters["weight"].copy_(torch.stack([torch.eye(3, 4), torch.tensor([[1.0], [0], [0]]).expand(3, 4)]))
+    few, ensemble = made_up("ResNet18", 4), Ensemble(lambda: nn.Linear(512, 3, bias=False), [0, 1])
+    few = replace(few, test_inputs=torch.eye(4, 512)[[0, 1, 2, 2]], test_labels=torch.tensor([0, 1, 2, 0]))
+    with torch.no_grad():  # the first network says which number is 1, the second always class 0
+        ensemble.parameters["weight"].copy_(torch.stack([torch.eye(3, 512), torch.eye(3, 1).expand(3, 512)]))
     assert few.right(ensemble).tolist() == [[True, True, True, False], [True, False, False, True]]
     assert few.accuracy(ensemble).tolist() == [0.75, 0.5]
