@@ -13,10 +13,10 @@ export HQNN_DATA := $(abspath $(HQNN_DATA))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint run lab chapters bench peers lock clean
+.PHONY: help setup book test lint run lab chapters bench bench-experiment peers lock clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -57,6 +57,9 @@ chapters: $(READY)  ## run every chapter with its default parameters and renew i
 
 bench: $(READY)  ## time the quantum layer against other systems
 	$(BIN)/python benchmarks/layer.py $(ARGS)
+
+bench-experiment: $(READY)  ## time the features, the table of twelve and the seeds of Experiment 3
+	$(BIN)/python benchmarks/experiment.py $(ARGS)
 
 PEERS := .venv-peers
 peers: $(READY)  ## make the environment of the other systems that `make bench` times

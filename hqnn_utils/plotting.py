@@ -150,7 +150,7 @@ def seed_panels(
                 axes.plot(published, row, "X", color=VERMILION, ms=8, mec="white", zorder=3)
         axes.set(yticks=range(len(models)), yticklabels=list(models), ylim=(len(models) - 0.5, -0.5), xlabel=name)
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
-    figure.supxlabel(xlabel, y=-0.1)
+    figure.supxlabel(xlabel, y=-0.12)
     return figure
 
 
@@ -205,4 +205,41 @@ def bloch_sphere(paths: dict[str, np.ndarray]) -> Figure:
     axes.view_init(elev=18, azim=-50)
     axes.set_axis_off()
     axes.legend(loc="lower left", bbox_to_anchor=(-0.1, -0.08), fontsize=8)
+    return figure
+
+
+def forest(
+    panels: dict[str, dict[str, dict[str, tuple]]],
+    xlabel: str,
+    marks: dict[str, dict[str, float]] | None = None,
+    reference: float | None = None,
+) -> Figure:
+    """One panel a group, one row a comparison: its intervals below each other, and what was published a cross.
+
+    Args:
+        panels: group → row → kind of interval → (value, low, high); all groups have the same rows, in the same order.
+        xlabel: what the values are.
+        marks: group → row → published value.
+        reference: drawn as a vertical line, e.g. 0 for no difference.
+    """
+    rows = list(next(iter(panels.values())))
+    size = (1.9 * len(panels) + 1.6, 1.2 + 0.45 * len(rows))
+    figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    looks = [dict(color=BLUE, marker="o"), dict(color=ORANGE, marker="s"), dict(color=GREEN, marker="D")]
+    named = {}
+    for axes, (group, of_row) in zip(grid.flat, panels.items(), strict=True):
+        if reference is not None:
+            axes.axvline(reference, color=GREY, lw=1)
+        for row, intervals in enumerate(of_row.values()):
+            for place, (kind, (value, low, high)) in enumerate(intervals.items()):
+                y = row + 0.26 * (place - (len(intervals) - 1) / 2)
+                axes.plot([low, high], [y, y], "|-", color=looks[place]["color"], ms=7)
+                named[kind] = axes.plot(value, y, lw=0, **looks[place])[0]
+        for row, value in (marks or {}).get(group, {}).items():
+            named["published"] = axes.plot(value, rows.index(row), "X", color=VERMILION, ms=8, mec="white", lw=0, zorder=3)[0]
+        axes.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5), xlabel=group)
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+    figure.supxlabel(xlabel, fontsize="medium")
+    if len(named) > 1:
+        figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=3)
     return figure

@@ -93,3 +93,32 @@ def test_the_committed_results_hold_together_and_name_no_place(systems):
         assert row["rounds"] == len(row["seconds"]) and np.median(row["seconds"]) == row["median_s"]
     assert all(set(drop) == {"system", "why"} for drop in results["dropped"])
     assert "/" not in text
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    sys.path.insert(0, str(BENCHMARKS))
+    import experiment
+
+    yield experiment
+    sys.path.remove(str(BENCHMARKS))
+
+
+def test_the_plain_loop_trains_the_network_that_is_trained_at_once(experiment):
+    import torch
+
+    from hqnn_utils.models import network
+
+    textbook, ours = experiment.textbook(), network("ResNet18-Q-Ent", 2)
+    for theirs, mine in zip(textbook.parameters(), ours.parameters(), strict=True):
+        assert theirs.shape == mine.shape
+        theirs.data.copy_(mine.data + (1.0 if mine.shape == (2, 4) else 0.0))
+        mine.data.copy_(theirs.data)
+    x = torch.rand(5, 512)
+    torch.testing.assert_close(textbook(x).float(), ours(x), atol=1e-5, rtol=0)
+
+
+def test_the_committed_report_of_the_experiment_is_that_of_its_results(experiment):
+    results = json.loads((BENCHMARKS / "experiment.json").read_text())
+    assert experiment.report(results) == (BENCHMARKS / "experiment.md").read_text()
+    assert len(results["table_s"]) == 12 and results["seeds"] >= 30

@@ -11,12 +11,23 @@ import pytest
 from hqnn_utils import chapters
 
 BIN = Path(sys.executable).parent
-EXPERIMENTS = [path for path in chapters.chapters().values() if path.parent.name == "experiments"]
+EXPERIMENTS = [path for path in chapters.chapters().values() if path.parent.name in ("experiments", "evidence")]
 CLASSIFIER = chapters.find("quantum_classifier")
 BRIEF = {
     "quantum_classifier": {"epochs": "1"},
     "quantum_activation": dict(
         epochs="3", seeds="2", compare_size="400", compare_epochs="1", compare_seeds="2", small_size="300", device_steps="1"
+    ),
+    "quantum_entanglement": dict(seeds="2", mnist_size="200", test_size="50", mnist_epochs="2", depths="1,3", depth_seeds="2"),
+    "how_strong": dict(
+        seeds="2",
+        mnist_seeds="2",
+        mnist_size="200",
+        test_size="50",
+        mnist_epochs="2",
+        peek_epochs="2",
+        few_seeds="2",
+        pair_epochs="2",
     ),
     "gradient_vanishing": dict(
         seeds="2", early_steps="10", depth="6", width="32", starts="50", max_qubits="6", layers="6", samples="40", points="200"
@@ -34,6 +45,12 @@ def call(*command, **environment) -> subprocess.CompletedProcess:
 
 def options(parameters: dict[str, str]) -> list[str]:
     return [word for name, value in parameters.items() for word in ("-p", name, value)]
+
+
+def on_digits(path: Path) -> list[str]:
+    """What makes papermill run an experiment on the data set that is everywhere; lists are YAML to it."""
+    several = "datasets" in chapters.parameters(path)
+    return ["-y", "datasets: [digits]"] if several else ["-p", "dataset", "digits"]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +95,7 @@ def test_training_works_with_finite_shots(tmp_path):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_plain_papermill_runs_every_experiment_on_digits(path, tmp_path):
     output = tmp_path / "out.ipynb"
-    done = call("papermill", str(path), str(output), *options({"dataset": "digits"} | BRIEF[path.stem]))
+    done = call("papermill", str(path), str(output), *on_digits(path), *options(BRIEF[path.stem]))
     assert done.returncode == 0, done.stderr[-2000:]
     results, committed = chapters.results(output), chapters.results(path)
     assert results["dataset"].value == "digits" and committed["dataset"].value != "digits"
@@ -122,6 +139,10 @@ def test_the_notebook_refuses_under_plain_papermill(name, value, message, tmp_pa
         ("gradient_vanishing", {"activations": "['swish']"}, "allowed is in {quantum, tanh, sigmoid, relu}"),
         ("gradient_vanishing", {"epsilon": "0"}, "allowed is in [0.001, 0.99]"),
         ("gradient_vanishing", {"epsilon": "-0.1"}, "allowed is in [0.001, 0.99]"),
+        ("quantum_entanglement", {"datasets": "hymenoptera,bees"}, "allowed is in {mnist, hymenoptera, brain_tumor"),
+        ("quantum_entanglement", {"weights": "resnet50"}, "allowed is in {resnet18, resnet18-pqf}"),
+        ("quantum_entanglement", {"n_qubits": "600"}, "allowed is in [2, 6]"),
+        ("how_strong", {"margin": "0"}, "parameter margin = 0 refused"),
     ],
 )
 def test_hqnn_run_refuses_before_a_kernel_starts(chapter, given, message, tmp_path):
@@ -146,6 +167,20 @@ def test_more_qubits_than_memory_are_refused_with_a_way_on(tmp_path):
     assert done.returncode == 1
     assert "MemoryError: 40 qubits" in done.stderr and "take fewer qubits, fewer layers or a smaller batch" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("chapter", ["quantum_entanglement", "how_strong"])
+def test_a_machine_without_images_runs_on_what_it_has_and_says_what_is_missing(chapter, tmp_path):
+    output, closed = tmp_path / "out.ipynb", "http://127.0.0.1:9"
+    proxies = dict(HTTPS_PROXY=closed, HTTP_PROXY=closed, https_proxy=closed, http_proxy=closed)
+    done = call(
+        "hqnn", "run", chapter, *options(BRIEF[chapter]), "-o", str(output), HQNN_DATA=str(tmp_path / "data"), **proxies
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert chapters.results(output)["dataset"].value == "digits"
+    said = output.read_text(encoding="utf-8")
+    for name in ("mnist", "hymenoptera", "brain_tumor", "chessman"):
+        assert f"hqnn data fetch {name}" in said, "what is missing, and the way to it"
 
 
 def test_a_data_set_that_cannot_be_had_ends_the_run_with_a_way_on(tmp_path):
