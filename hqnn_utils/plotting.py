@@ -140,7 +140,8 @@ def seed_panels(
         xlabel: what the values are.
         marks: data set → model → published value.
     """
-    figure, panels = plt.subplots(1, len(values), figsize=(2.1 * len(values) + 1.4, 2.6), sharey=True, squeeze=False)
+    size, layout = (2.1 * len(values) + 1.4, 2.8), "constrained"
+    figure, panels = plt.subplots(1, len(values), figsize=size, sharey=True, squeeze=False, layout=layout)
     for axes, (name, models) in zip(panels.flat, values.items(), strict=True):
         for row, (model, seeds) in enumerate(models.items()):
             look = MODELS.get(model, {"color": BLUE, "marker": "o"})
@@ -150,7 +151,7 @@ def seed_panels(
                 axes.plot(published, row, "X", color=VERMILION, ms=8, mec="white", zorder=3)
         axes.set(yticks=range(len(models)), yticklabels=list(models), ylim=(len(models) - 0.5, -0.5), xlabel=name)
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
-    figure.supxlabel(xlabel, y=-0.12)
+    figure.supxlabel(xlabel)
     return figure
 
 
@@ -217,7 +218,7 @@ def forest(
     """One panel a group, one row a comparison: its intervals below each other, and what was published a cross.
 
     Args:
-        panels: group → row → kind of interval → (value, low, high); all groups have the same rows, in the same order.
+        panels: group → row → kind of interval → (value, low, high); the first group has all rows, others may lack some.
         xlabel: what the values are.
         marks: group → row → published value.
         reference: drawn as a vertical line, e.g. 0 for no difference.
@@ -230,9 +231,9 @@ def forest(
     for axes, (group, of_row) in zip(grid.flat, panels.items(), strict=True):
         if reference is not None:
             axes.axvline(reference, color=GREY, lw=1)
-        for row, intervals in enumerate(of_row.values()):
+        for name, intervals in of_row.items():
             for place, (kind, (value, low, high)) in enumerate(intervals.items()):
-                y = row + 0.26 * (place - (len(intervals) - 1) / 2)
+                y = rows.index(name) + 0.26 * (place - (len(intervals) - 1) / 2)
                 axes.plot([low, high], [y, y], "|-", color=looks[place]["color"], ms=7)
                 named[kind] = axes.plot(value, y, lw=0, **looks[place])[0]
         for row, value in (marks or {}).get(group, {}).items():
