@@ -18,7 +18,7 @@ BRIEF = {
     "quantum_activation": dict(
         epochs="3", seeds="2", compare_size="400", compare_epochs="1", compare_seeds="2", small_size="300", device_steps="1"
     ),
-    "quantum_entanglement": dict(seeds="2", mnist_size="200", test_size="50", mnist_epochs="2", depths="1,3", depth_seeds="2"),
+    "quantum_entanglement": dict(seeds="2", mnist_size="200", test_size="50", mnist_epochs="2", depth_seeds="2"),
     "how_strong": dict(
         seeds="2",
         mnist_seeds="2",
