@@ -8,11 +8,13 @@ import hashlib
 import os
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -115,6 +117,7 @@ def features(photographs: Photos, weights: str = "resnet18-pqf", cache: Path | N
     """What the frozen network makes of each photograph, in the order of its paths: the input of its last layer.
 
     Computed once, in parts that are kept as they are ready; a part that cannot be read is computed anew, with a warning.
+    Processes that ask at the same time share the work: each takes parts that no other is at.
 
     Args:
         weights: one of `WEIGHTS`.
@@ -127,15 +130,23 @@ def features(photographs: Photos, weights: str = "resnet18-pqf", cache: Path | N
     name = f"{photographs.name}-{weights}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder = (cache or CHECKOUT / "data" / "cache" / "features") / name
     parts = [range(start, min(start + PART, len(photographs))) for start in range(0, len(photographs), PART)]
-    kept = [_kept(folder / f"{rows.start:05}.npz", key, len(rows)) for rows in parts]
-    if any(part is None for part in kept):
+    files = {folder / f"{rows.start:05}.npz": rows for rows in parts}
+    kept = {file: _kept(file, key, len(rows)) for file, rows in files.items()}
+    missing = [file for file in files if kept[file] is None]
+    if missing:
         network = resnet18(weights)
         network.fc = nn.Identity()
-        for i, rows in enumerate(tqdm(parts, desc=f"features of {photographs.name}", unit="part")):
-            if kept[i] is None:
-                kept[i] = _computed(network, [photographs.paths[row] for row in rows])
-                _keep(folder / f"{rows.start:05}.npz", key, kept[i])
-    return torch.from_numpy(np.concatenate(kept))
+        folder.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(missing), desc=photographs.name, unit="part", leave=False, disable=not missing) as bar:
+        for wait in (False, True):  # first what no other process is at; then, if need be, wait for the others
+            for file in [file for file in missing if kept[file] is None]:
+                with suppress(Timeout), FileLock(file.with_suffix(".lock"), blocking=wait):
+                    kept[file] = _kept(file, key, len(files[file]))  # another process may have been faster
+                    if kept[file] is None:
+                        kept[file] = _computed(network, [photographs.paths[row] for row in files[file]])
+                        _keep(file, key, kept[file])
+                    bar.update()
+    return torch.from_numpy(np.concatenate(list(kept.values())))
 
 
 @torch.no_grad()
@@ -155,6 +166,7 @@ def _kept(path: Path, key: str, rows: int) -> np.ndarray | None:
             raise ValueError(f"its shape is {part.shape}, not {(rows, 512)}")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         warnings.warn(f"{path} cannot be read ({error}) and is computed anew", stacklevel=3)
+        path.unlink(missing_ok=True)
         return None
     if origin != key:
         raise DataError(f"{path} holds features of another origin ({origin!r}): remove the folder, and they are computed anew")
@@ -162,7 +174,6 @@ def _kept(path: Path, key: str, rows: int) -> np.ndarray | None:
 
 
 def _keep(path: Path, key: str, part: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         np.savez(file, key=np.array(key), features=part)
     os.replace(file.name, path)

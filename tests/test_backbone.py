@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,22 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(few, asked, tmp_path, monke
     asked.clear()
     features(few, cache=tmp_path / "cache")
     assert asked == few.paths[2:]
-    assert {path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()} == {".npz"}
+    assert {path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()} == {".npz", ".lock"}
+
+
+def test_two_that_ask_at_the_same_time_share_the_work(few, asked, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: features(few, cache=tmp_path / "cache"), range(2))
+    assert torch.equal(one, other)
+    assert sorted(asked) == few.paths
+
+
+def test_the_progress_bar_is_gone_when_the_features_are_there(few, asked, tmp_path, capsys):
+    features(few, cache=tmp_path / "cache")
+    shown = capsys.readouterr().err
+    assert "few" in shown and "\n" not in shown and shown.split("\r")[-1].strip() == ""
+    features(few, cache=tmp_path / "cache")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a bit flipped", "something else", "empty"])
