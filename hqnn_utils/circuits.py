@@ -136,16 +136,16 @@ def expval_z(n_qubits: int) -> list:
     return [qml.expval(qml.Z(i)) for i in range(n_qubits)]
 
 
-def qnode(circuit, measure, n_qubits: int, device: str = "default.qubit", shots: int = 0, seed: int | None = None, **options):
+def qnode(circuit, measure, n_qubits: int, device="default.qubit", shots: int = 0, seed: int | None = None, **options):
     """A torch `QNode` that runs `circuit(*args)` from |0…0⟩ and returns `measure()`.
 
     Args:
         circuit: a function of this module (or any quantum function).
         measure: called after the gates; returns PennyLane measurements.
         n_qubits: number of wires of the device.
-        device: any PennyLane device name.
+        device: any PennyLane device, or its name.
         shots: measurements per circuit; 0 is exact.
-        seed: of the simulated measurements; `None` takes a fresh one.
+        seed: of the simulated measurements of a device given by name; `None` takes a fresh one.
         options: handed to `qml.QNode`, e.g. `diff_method="parameter-shift"`.
     """
 
@@ -154,7 +154,9 @@ def qnode(circuit, measure, n_qubits: int, device: str = "default.qubit", shots:
         return measure()
 
     run.__name__ = getattr(circuit, "__name__", "circuit")
-    backend = qml.device(device, wires=n_qubits, **({} if seed is None else {"seed": seed}))
+    backend = device
+    if isinstance(device, str):
+        backend = qml.device(device, wires=n_qubits, **({} if seed is None else {"seed": seed}))
     node = qml.QNode(run, backend, interface="torch", **options)
     return qml.set_shots(node, shots) if shots else node
 

@@ -1,8 +1,8 @@
 """Quantum circuits as torch modules: what a hybrid network is built from.
 
 `QuantumActivation` and `QuantumLayer` run on `simulator="statevector"`, the package's own exact engine, or on any PennyLane
-device, with the same parameters, shapes and results. Their controls, `ScrambledLayer` and `ReuploadingLayer`, have the engine
-only.
+device (itself, or its name), with the same parameters, shapes and results. Their controls, `ScrambledLayer` and
+`ReuploadingLayer`, have the engine only.
 """
 
 from copy import copy, deepcopy
@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Float
+from pennylane.devices import Device
 from torch import Tensor, nn
 
 from hqnn_utils import statevector
@@ -40,7 +41,7 @@ class _Outcomes:
 class _Circuit(nn.Module):
     """What the two layers share: the choice of a simulator, and running it on angles of any leading shape."""
 
-    def __init__(self, circuit, n_qubits: int, simulator: str, diff_method: str | None, shots: int, seed: int | None):
+    def __init__(self, circuit, n_qubits: int, simulator: str | Device, diff_method: str | None, shots: int, seed: int | None):
         super().__init__()
         if shots < 0:
             raise ValueError(f"shots must be 0 (exact) or positive, got {shots}")
@@ -64,7 +65,7 @@ class _Circuit(nn.Module):
         self.node = self._connect()
 
     def __deepcopy__(self, memo):
-        """A copy has a device of its own: not every device can be copied."""
+        """A copy has a device of its own, if that was given by name: not every device can be copied."""
         copied = copy(self)
         others = {name: value for name, value in self.__dict__.items() if name not in ("node", "_connect")}
         copied.__dict__.update(deepcopy(others, memo))
@@ -90,7 +91,7 @@ class QuantumActivation(_Circuit):
     `torch.vmap`.
 
     Args:
-        simulator: `"statevector"` or any PennyLane device.
+        simulator: `"statevector"`, or any PennyLane device or its name.
         diff_method: a method of that device that takes batches; by default `"backprop"` where nothing is measured on
             `"statevector"` or default.qubit, else `"parameter-shift"` (our batched rule, for any device and any shots).
         shots: measurements per circuit; 0 is exact. With shots each value is one of `shots + 1` steps in [-1, 1], and
@@ -106,7 +107,11 @@ class QuantumActivation(_Circuit):
     """
 
     def __init__(
-        self, simulator: str = "statevector", diff_method: str | None = None, shots: int = 0, seed: int | None = None
+        self,
+        simulator: str | Device = "statevector",
+        diff_method: str | None = None,
+        shots: int = 0,
+        seed: int | None = None,
     ):
         super().__init__(h_ry, 1, simulator, diff_method, shots, seed)
 
@@ -156,7 +161,7 @@ class QuantumLayer(_Circuit):
         n_qubits: int,
         depth: int,
         entangler: str = "ring",
-        simulator: str = "statevector",
+        simulator: str | Device = "statevector",
         diff_method: str | None = None,
         shots: int = 0,
         seed: int | None = None,

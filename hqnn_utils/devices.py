@@ -1,0 +1,253 @@
+"""The devices a circuit can run on: what they are, whether they can be used here, what they cost, and a way in.
+
+All of them are PennyLane devices but the first, this package's own engine. What stands in `data/devices.toml` is data; prices
+there are those of the source it names, and a processor that can be asked gives its own.
+"""
+
+import re
+import warnings
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+import pennylane as qml
+
+from hqnn_utils.catalogue import table
+
+
+class DeviceError(RuntimeError):
+    """A device that cannot be used, or did not do what it was asked; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a provider bills, in USD; all zero where a circuit costs nothing but time.
+
+    Args:
+        per_task: for whatever is sent as one, mostly a circuit. per_shot: for each measurement.
+        per_minute: of simulation, of which at least `least_s` seconds are billed for each circuit.
+        source: where these prices stand.
+    """
+
+    per_task: float = 0.0
+    per_shot: float = 0.0
+    per_minute: float = 0.0
+    least_s: float = 0.0
+    source: str = ""
+
+    def of(self, tasks: int, shots: int = 0, seconds: float = 0.0) -> float:
+        """USD for a number of tasks with so many shots in all, or with so many seconds of simulation each."""
+        return tasks * (self.per_task + max(seconds, self.least_s) / 60 * self.per_minute) + shots * self.per_shot
+
+    def __str__(self) -> str:
+        parts = {"a task": self.per_task, "a shot": self.per_shot, "a minute": self.per_minute}
+        least = f", at least {self.least_s:g} s a task" if self.least_s else ""
+        return " + ".join(f"${usd:.10g} {unit}" for unit, usd in parts.items() if usd) + least or "free"
+
+
+@dataclass(frozen=True)
+class Device:
+    """An entry of the list of devices.
+
+    Args:
+        name: in this package, plugin: in PennyLane; empty for our own engine.
+        package: the distribution that brings it.
+        arn: Amazon's name of a remote device; empty for one that runs here.
+        shots: measurements per circuit where the slides or the device need some; 0 is exact.
+    """
+
+    name: str
+    title: str
+    plugin: str = ""
+    package: str = "hqnn-utils"
+    arn: str = ""
+    shots: int = 0
+    price: Price = field(default_factory=Price)
+
+    @property
+    def remote(self) -> bool:
+        """Whether its circuits leave this machine."""
+        return bool(self.arn)
+
+    @property
+    def region(self) -> str:
+        """The AWS region that a processor stands in; empty where it is served in all."""
+        return self.arn.split(":")[3] if self.arn else ""
+
+
+class State(NamedTuple):
+    """Whether a device can be used here and now, and why not; `why` is a sentence or empty."""
+
+    installed: bool
+    usable: bool
+    why: str = ""
+
+
+@cache
+def devices() -> dict[str, Device]:
+    """Every device of `data/devices.toml`, by name."""
+    listed = table("devices.toml").items()
+    return {name: Device(name, **entry | {"price": Price(**entry.get("price", {}))}) for name, entry in listed}
+
+
+ARN = re.compile(r"arn:aws:braket:([a-z0-9-]*)::device/(qpu|quantum-simulator)/[\w-]+/[\w-]+")
+
+
+def device(name: str, arn: str = "") -> Device:
+    """A device by name; with an ARN, another one of its kind.
+
+    Raises:
+        DeviceError: an unknown name, or an ARN that is not one of a Braket device.
+    """
+    if name not in devices():
+        raise DeviceError(f"unknown device {name!r}: choose one of {', '.join(devices())}")
+    found = devices()[name]
+    if not arn or arn == found.arn:
+        return found
+    if not found.remote:
+        raise DeviceError(f"{name} runs on this machine and has no ARN, got {arn!r}")
+    if not ARN.fullmatch(arn):
+        raise DeviceError(
+            f"{arn!r} is not the ARN of a Braket device, which reads like {found.arn!r}: look it up in the list of devices "
+            "of the Braket console"
+        )
+    return Device(**vars(found) | {"arn": arn, "title": arn.rpartition("device/")[2]})
+
+
+def state(device: Device) -> State:
+    """Whether a device can be used here; of a remote one this asks its service, and waits for seconds at most."""
+    try:
+        version(device.package)
+    except PackageNotFoundError:
+        return State(False, False, f"not installed: {install_command(device)}")
+    why = _aws_refusal(device) if device.remote else _refusal(device)
+    return State(True, not why, why)
+
+
+def install_command(device: Device) -> str:
+    """What installs the device."""
+    return f'pip install "{device.package}"'
+
+
+def _refusal(device: Device) -> str:
+    """Why a device of this machine does not answer to the smallest circuit; empty if it does."""
+    if not device.plugin:
+        return ""
+    try:
+        node = qml.QNode(_one, connect(device, 1), interface=None)
+        (qml.set_shots(node, device.shots) if device.shots else node)()
+    except Exception as error:  # whatever a plugin may raise is the answer here
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _one():
+    qml.Hadamard(0)
+    return qml.expval(qml.Z(0))
+
+
+def aws_client(service: str, region: str, connect_s: float = 3.0, read_s: float = 5.0):
+    """A client of an AWS service that gives up after seconds; botocore's own would wait for minutes."""
+    import boto3
+    from botocore.config import Config
+
+    limits = Config(connect_timeout=connect_s, read_timeout=read_s, retries={"total_max_attempts": 1})
+    return boto3.Session(region_name=region or None).client(service, config=limits)
+
+
+def _aws_refusal(device: Device) -> str:
+    """Why a remote device cannot be used; AWS's own words are not passed on, since they may name an account."""
+    import boto3
+    from botocore import exceptions as aws
+
+    try:
+        session = boto3.Session()
+        if not (device.region or session.region_name):
+            return "no AWS region is set: set AWS_DEFAULT_REGION, e.g. to us-east-1"
+        if session.get_credentials() is None:
+            return "no AWS credentials are found: run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        answer = aws_client("braket", device.region).get_device(deviceArn=device.arn)
+    except aws.ClientError as error:
+        code = error.response["Error"]["Code"]
+        meaning = {
+            "ResourceNotFoundException": "there is no such device (any more): give the ARN of a current one",
+            "AccessDeniedException": "these credentials may not use Braket: give them the policy AmazonBraketFullAccess",
+            "UnrecognizedClientException": "these credentials are not known to AWS: set current ones",
+            "ExpiredTokenException": "these credentials have expired: log in again",
+        }
+        return meaning.get(code, f"AWS refused with {code}: look the code up in the Braket API reference")
+    except aws.ProfileNotFound:
+        return "AWS_PROFILE names a profile that is not configured: unset it, or run `aws configure --profile …`"
+    except (aws.HTTPClientError, aws.ConnectionError):
+        return "AWS did not answer: is this machine connected to the network, or an AWS_ENDPOINT_URL set?"
+    except aws.BotoCoreError as error:
+        return f"the AWS settings of this machine are not usable ({type(error).__name__}): run `aws configure`"
+    status = answer["deviceStatus"]
+    return "" if status == "ONLINE" else f"the device is {status}: try again later, or give the ARN of another one"
+
+
+def connect(
+    device: Device, n_qubits: int, *, one_by_one: bool = False, noise: qml.NoiseModel | None = None, session=None, **options
+) -> qml.devices.Device | str:
+    """PennyLane's device, ready to be the `simulator` of a layer.
+
+    Args:
+        device: of the list; our own engine is no PennyLane device, and its name is returned.
+        n_qubits: its wires.
+        one_by_one: send a device that takes batches one circuit after another, as all others are sent.
+        noise: what happens behind every gate, e.g. `noisy()`; for default.mixed.
+        session: a `spending.Session`, without which nothing remote is opened.
+        options: for the plugin, e.g. `max_parallel` of Braket's.
+
+    Raises:
+        DeviceError: a remote device without a session.
+    """
+    if not device.plugin:
+        return device.name
+    if device.remote:
+        if session is None:
+            raise DeviceError(f"{device.name} may cost money: open it within a `spending.Purse`, which keeps to a budget")
+        options = dict(aws_session=session, device_arn=device.arn, parallel=True) | options
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Qiskit's, about itself
+        backend = qml.device(device.plugin, wires=n_qubits, **options)
+    if device.plugin == "qiskit.aer":
+        _transpile_once(backend)
+    if noise is not None:
+        backend = qml.add_noise(backend, noise)
+    return qml.transforms.broadcast_expand(backend) if one_by_one else backend
+
+
+def _transpile_once(backend) -> None:
+    """Give Aer's plugin one pass manager: it would ask the backend for its gates anew, 150 times a circuit."""
+    from qiskit.transpiler import generate_preset_pass_manager
+
+    plugin = backend.target_device
+    passes = generate_preset_pass_manager(0, backend=plugin.backend)
+    plugin.compile = lambda: passes.run(plugin._circuit)
+
+
+def noisy(one: float = 0.001, two: float = 0.01, readout: float = 0.03) -> qml.NoiseModel:
+    """Noise as of a superconducting processor, roughly: depolarising behind every gate, and errors of the readout.
+
+    Args:
+        one, two: probability of an error behind a gate of one or two qubits (for two, of each qubit), in [0, 1].
+        readout: probability that a measured bit is the wrong one, in [0, 1].
+
+    Source: Nielsen and Chuang, sec. 8.3 (channels); the figures are of the order that providers state for their processors.
+    """
+
+    def depolarised(op, *, probability, **_):
+        for wire in op.wires:
+            qml.DepolarizingChannel(probability, wire)
+
+    def misread(measurement, **_):
+        for wire in measurement.wires:
+            qml.BitFlip(readout, wire)
+
+    behind = {
+        qml.noise.op_in([qml.Hadamard, qml.RY]): partial(depolarised, probability=one),
+        qml.noise.op_in([qml.CNOT]): partial(depolarised, probability=two),
+    }
+    return qml.NoiseModel(behind, meas_map={qml.noise.meas_eq(qml.expval): misread})

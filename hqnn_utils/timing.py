@@ -1,0 +1,175 @@
+"""What a training step takes on a device, and where its time goes: circuits × (latency + simulation), and the rest.
+
+Used in book/experiments/device_timing.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import pennylane as qml
+import torch
+from jaxtyping import Float, Int
+from pennylane.devices import Device
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from hqnn_utils import circuits
+from hqnn_utils.layers import QuantumLayer
+from hqnn_utils.models import Dressed
+
+
+class Timing(NamedTuple):
+    """Times of a step, in seconds.
+
+    `first`: of the first one, which prepares what the others find; `seconds`: of the others, one each; `inside`: the part of
+    each that was spent in the device; `circuits`: that the device ran in a step, 0 where it does not count.
+    """
+
+    first: float
+    seconds: Float[np.ndarray, " steps"]
+    inside: Float[np.ndarray, " steps"]
+    circuits: int
+
+    @property
+    def median(self) -> float:
+        """Of a step."""
+        return float(np.median(self.seconds))
+
+    @property
+    def per_circuit(self) -> float:
+        """Of a step, divided among its circuits."""
+        return self.median / self.circuits
+
+    @property
+    def in_device(self) -> float:
+        """Median of what a step spends in the device; the rest is PennyLane, torch and the classical layers."""
+        return float(np.median(self.inside))
+
+
+def shift_circuits(batch: int, n_angles: int) -> int:
+    """Circuits of a step by the parameter-shift rule: for every row its value, and two shifts of every angle that is trained.
+
+    Derived in book/foundations/parameter_shift.
+    """
+    return batch * (1 + 2 * n_angles)
+
+
+def head(
+    simulator: Device | str, diff_method: str = "parameter-shift", shots: int = 0, n_qubits: int = 4, depth: int = 2
+) -> Dressed:
+    """The trained part of ResNet18-Q-Ent, with its circuit on a device; the same weights each time.
+
+    Args:
+        simulator, diff_method, shots: as for `layers.QuantumLayer`.
+        n_qubits, depth: of the circuit.
+
+    Shape: `(batch, 512)` features → `(batch, 2)` scores. Source: the slides, Experiment 3; `models.Dressed`.
+    """
+    torch.manual_seed(0)
+    network = Dressed(512, 2, "-Q-Ent", n_qubits, depth)
+    weights = network[2].state_dict()
+    network[2] = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method=diff_method, shots=shots, seed=0)
+    network[2].load_state_dict(weights)
+    return network
+
+
+def training_step(network: nn.Module, inputs: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]) -> Callable:
+    """A function that trains a network on one batch, once each time it is called: loss, gradients, a step of Adam."""
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.001)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        cross_entropy(network(inputs), labels).backward()
+        optimiser.step()
+
+    return step
+
+
+@contextmanager
+def clocked(device: Device):
+    """Adds up, in a list, the seconds that each call of a device takes."""
+    spent, execute = [], device.execute
+
+    def timed(*args, **kwargs):
+        start = perf_counter()
+        try:
+            return execute(*args, **kwargs)
+        finally:
+            spent.append(perf_counter() - start)
+
+    device.execute = timed
+    try:
+        yield spent
+    finally:
+        del device.execute  # the class has its own
+
+
+def time_step(step: Callable[[], None], device: Device | str, repeats: int = 5) -> Timing:
+    """Times a step, once to warm up and then `repeats` times.
+
+    Args:
+        step: what to time, e.g. a `training_step`.
+        device: that its circuits run on, which counts them; with a name (of our engine) none are counted.
+        repeats: at least 1.
+    """
+    if isinstance(device, str):
+        taken = [_seconds(step) for _ in range(repeats + 1)]
+        return Timing(taken[0], np.array(taken[1:]), np.array(taken[1:]), 0)
+    first = _seconds(step)
+    taken, inside = [], []
+    with qml.Tracker(device) as tracker:
+        for _ in range(repeats):
+            with clocked(device) as spent:
+                taken.append(_seconds(step))
+            inside.append(sum(spent))
+    return Timing(first, np.array(taken), np.array(inside), tracker.totals["executions"] // repeats)
+
+
+def _seconds(call: Callable) -> float:
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+def time_circuit(simulator: Device | str, n_qubits: int, depth: int = 2, shots: int = 0, repeats: int = 3) -> float:
+    """Median of the seconds of one circuit of `n_qubits`, run for its expectation values alone, after one to warm up."""
+    layer = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method="parameter-shift", shots=shots, seed=0)
+    row = torch.linspace(-1, 1, n_qubits).unsqueeze(0)
+    with torch.no_grad():
+        return float(np.median([_seconds(lambda: layer(row)) for _ in range(repeats + 1)][1:]))
+
+
+def gates(n_qubits: int, depth: int = 2) -> int:
+    """Gates of the layered circuit with a ring: H and R_Y on each qubit, then CNOTs and R_Y in each layer."""
+    return 2 * n_qubits + depth * (len(circuits.cnot_pairs(n_qubits, "ring")) + n_qubits)
+
+
+class Scaling(NamedTuple):
+    """Seconds of a circuit of n qubits: `overhead + per_gate * gates(n) + per_amplitude * gates(n) * 2**n`."""
+
+    overhead: float
+    per_gate: float
+    per_amplitude: float
+
+    def __call__(self, n_qubits, depth: int = 2):
+        """Seconds, for one number of qubits or an array of them."""
+        n = np.asarray(n_qubits)
+        count = np.vectorize(lambda n: gates(int(n), depth))(n)
+        return self.overhead + count * (self.per_gate + self.per_amplitude * 2.0**n)
+
+
+def scaling(n_qubits: Sequence[int], seconds: Sequence[float], depth: int = 2) -> Scaling:
+    """The model of a device that simulates state vectors, fitted to times with equal weight of relative errors.
+
+    Source: a gate on a state vector of n qubits touches each of its 2**n amplitudes (book/foundations/simulation).
+    """
+    from scipy.optimize import nnls
+
+    n, t = np.array(n_qubits), np.array(seconds)
+    count = np.array([gates(int(k), depth) for k in n])
+    columns = np.stack([np.ones(len(n)), count, count * 2.0**n], axis=1)
+    found, _ = nnls(columns / t[:, None], np.ones(len(n)))
+    return Scaling(*map(float, found))

@@ -1,0 +1,372 @@
+"""A stand-in on this machine for what `braket.aws.qubit` talks to: Braket, the part of S3 that holds results, STS, prices.
+
+It speaks HTTP on 127.0.0.1, knows a simulator like SV1 and a processor like Rigetti's, runs what it is sent with Braket's own
+state-vector simulator, and takes as long, and fails as, it is told to. A client finds it by the environment variables that
+AWS's own software reads. It is no part of the package; the chapter on devices uses it and says so.
+
+As a program it serves until its input ends, and prints its environment variables first: `python tests/braket_service.py '{}'`.
+"""
+
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest import mock
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+SV1 = "arn:aws:braket:::device/quantum-simulator/amazon/sv1"
+PROCESSOR = "arn:aws:braket:us-west-1::device/qpu/rigetti/Ankaa-3"
+SHOT = 0.0009
+
+
+@dataclass
+class Settings:
+    """How the service behaves; times in seconds, tasks counted from 0 in the order in which they are created.
+
+    `request_s`: before each answer; `sv1_s`, `processor_s`: from created to completed at least; `queue_s`: of the processor,
+    before it runs; `readout`: probability of a wrong bit on it; `program_sets`: whether it takes many circuits as one task;
+    `simulated_s`: what SV1 says that a simulation took; `status`: of the processor.
+    """
+
+    request_s: float = 0.0
+    sv1_s: float = 0.0
+    processor_s: float = 0.0
+    queue_s: float = 0.0
+    readout: float = 0.0
+    program_sets: bool = False
+    simulated_s: float = 0.005
+    status: str = "ONLINE"
+    throttled: int = 0  # so many requests for tasks are refused, the first ones
+    failed: list[int] = field(default_factory=list)  # these tasks fail
+    cancelled: list[int] = field(default_factory=list)  # these are cancelled
+    unanswered: list[int] = field(default_factory=list)  # these are created, and the connection is closed without an answer
+    lost: list[int] = field(default_factory=list)  # the results of these are not in S3
+    silent: bool = False  # nothing is ever answered
+    gone: bool = False  # every connection is closed without an answer
+    refused: str = ""  # every request to Braket is refused with this code
+
+
+@dataclass
+class Task:
+    """A task as Braket knows it."""
+
+    number: int
+    arn: str
+    request: dict
+    created: float
+    starts: float
+    ends: float
+    result: Future
+
+
+class Service:
+    """What the stand-in knows: devices, tasks, results, and how often it was asked for what."""
+
+    def __init__(self, settings: Settings):
+        self.settings, self.lock, self.rng = settings, threading.Lock(), random.Random(0)
+        self.account = f"{random.SystemRandom().randrange(10**11, 10**12)}"  # a new one each time: it must show up nowhere
+        self.tasks: dict[str, Task] = {}
+        self.tokens: dict[str, Task] = {}
+        self.calls: Counter[str] = Counter()
+        self.pool = ThreadPoolExecutor(1)  # one simulator
+        self.devices = {
+            SV1: ("SV1", "Amazon Braket", "SIMULATOR", "ONLINE", _simulator()),
+            PROCESSOR: ("Ankaa-3", "Rigetti", "QPU", settings.status, _processor(settings.program_sets)),
+        }
+
+    def create(self, request: dict, region: str) -> Task:
+        """A new task, or the one that was created with the same token."""
+        with self.lock:
+            if request["clientToken"] in self.tokens:
+                return self.tokens[request["clientToken"]]
+            processor = request["deviceArn"] == PROCESSOR
+            now = time.time()
+            starts = now + (self.settings.queue_s if processor else 0.0)
+            ends = starts + (self.settings.processor_s if processor else self.settings.sv1_s)
+            arn = f"arn:aws:braket:{region}:{self.account}:quantum-task/{uuid4()}"
+            result = self.pool.submit(self._run, request, arn, processor)
+            task = Task(len(self.tasks), arn, request, now, starts, ends, result)
+            self.tasks[arn] = self.tokens[request["clientToken"]] = task
+            return task
+
+    def status(self, task: Task) -> tuple[str, str]:
+        """The state of a task, and why it failed."""
+        if task.number in self.settings.cancelled:
+            return "CANCELLED", ""
+        if time.time() < task.starts:
+            return "QUEUED", ""
+        if time.time() < task.ends or not task.result.done():
+            return "RUNNING", ""
+        if task.number in self.settings.failed:
+            return "FAILED", f"the device of account {self.account} lost its calibration"
+        return ("FAILED", str(task.result.exception())) if task.result.exception() else ("COMPLETED", "")
+
+    def _run(self, request: dict, arn: str, processor: bool) -> bytes:
+        """The circuit, run by Braket's simulator, and its result as Braket writes it."""
+        from braket.default_simulator import StateVectorSimulator
+        from braket.schema_common import BraketSchemaBase
+
+        found = StateVectorSimulator().run(BraketSchemaBase.parse_raw_schema(request["action"]), shots=int(request["shots"]))
+        if processor and self.settings.readout:
+            for executable in [e for p in getattr(found, "programResults", []) for e in p.executableResults] or [found]:
+                executable.measurements = [
+                    [int(bit) ^ (self.rng.random() < self.settings.readout) for bit in shot]
+                    for shot in executable.measurements
+                ]
+        answer = json.loads(found.json())
+        for name in [name for name in ("measurements", "measurementProbabilities") if name in answer and not answer[name]]:
+            del answer[name]  # absent without shots, not empty
+        if answer.get("measurements"):
+            answer["measurements"] = [[int(bit) for bit in shot] for shot in answer["measurements"]]
+            answer["resultTypes"] = _from_samples(found)
+        answer["taskMetadata"] |= {"id": arn, "deviceId": request["deviceArn"]}
+        if not processor:
+            header = {"name": "braket.task_result.simulator_metadata", "version": "1"}
+            duration = round(1000 * self.settings.simulated_s)
+            answer["additionalMetadata"]["simulatorMetadata"] = {"braketSchemaHeader": header, "executionDuration": duration}
+        return json.dumps(answer).encode()
+
+    def prices(self) -> str:
+        """The price list: five lines about itself, then a table."""
+        columns = "Region Code,Version,Product Family,operation,DeviceName,Currency,PricePerUnit,Unit"
+        rows = [
+            "us-east-1,SV1,Simulator Task,CompleteTask,,USD,0.075,minutes",
+            "us-west-1,,Quantum Task,,Ankaa-3,USD,0.30,Task",
+            f"us-west-1,,Quantum Task-Shot,,Ankaa-3,USD,{SHOT},Shot",
+        ]
+        return "\n".join(["about"] * 5 + [columns, *rows]) + "\n"
+
+
+def _from_samples(found) -> list[dict]:
+    """What Braket computes of samples for each result that was asked for."""
+    import numpy as np
+    from braket.tasks import GateModelQuantumTaskResult
+
+    results = GateModelQuantumTaskResult.from_object(found).result_types
+    return [{"type": json.loads(r.type.json()), "value": np.asarray(r.value).tolist()} for r in results]
+
+
+def _simulator() -> dict:
+    """What SV1 says of itself: what Braket's own simulator does, without the older formats."""
+    from braket.default_simulator import StateVectorSimulator
+
+    properties = json.loads(StateVectorSimulator().properties.json())
+    properties["service"] |= {"shotsRange": [0, 100000], "deviceCost": {"price": 0.075, "unit": "minute"}}
+    properties["paradigm"]["qubitCount"] = 34
+    for older in ("braket.ir.jaqcd.program", "braket.ir.openqasm.program_set"):
+        properties["action"].pop(older, None)
+    return properties
+
+
+def _processor(program_sets: bool) -> dict:
+    """What a processor of three by three qubits says of itself: shots only, and no matrix as a gate."""
+    from braket.default_simulator import StateVectorSimulator
+
+    simulator = json.loads(StateVectorSimulator().properties.json())
+    action = {name: value for name, value in simulator["action"].items() if name != "braket.ir.jaqcd.program"}
+    if not program_sets:
+        action.pop("braket.ir.openqasm.program_set", None)
+    program = action["braket.ir.openqasm.program"]
+    program["supportedResultTypes"] = [
+        result | {"minShots": 10, "maxShots": 50000, "observables": ["x", "y", "z", "h", "i"]}
+        for result in program["supportedResultTypes"]
+        if result["name"] in ("Sample", "Expectation", "Variance", "Probability")
+    ]
+    program["supportedOperations"] = [
+        name for name in program["supportedOperations"] if name not in ("unitary", "U", "GPhase")
+    ]
+    program |= {"requiresAllQubitsMeasurement": True, "supportPhysicalQubits": True, "forbiddenPragmas": []}
+    neighbours = {
+        str(3 * row + column): [
+            str(3 * r + c)
+            for r, c in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1))
+            if 0 <= r < 3 and 0 <= c < 3
+        ]
+        for row in range(3)
+        for column in range(3)
+    }
+    return {
+        "braketSchemaHeader": {"name": "braket.device_schema.rigetti.rigetti_device_capabilities", "version": "1"},
+        "service": simulator["service"] | {"shotsRange": [10, 50000], "deviceCost": {"price": SHOT, "unit": "shot"}},
+        "action": action,
+        "paradigm": {
+            "braketSchemaHeader": {"name": "braket.device_schema.gate_model_qpu_paradigm_properties", "version": "1"},
+            "qubitCount": 9,
+            "nativeGateSet": ["rx", "rz", "iswap"],
+            "connectivity": {"fullyConnected": False, "connectivityGraph": neighbours},
+        },
+        "deviceParameters": {},
+    }
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request: which service is meant stands in its signature."""
+
+    protocol_version = "HTTP/1.1"
+    service: Service
+
+    def log_message(self, *_) -> None:
+        pass
+
+    def answer(self, body, code: int = 200, kind: str = "application/json", **headers) -> None:
+        data = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(code)
+        for name, value in {"Content-Type": kind, "Content-Length": len(data), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def refuse(self, code: int, name: str, message: str = "no") -> None:
+        self.answer({"message": message}, code, x_amzn_errortype=name)
+
+    def hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_request(self) -> None:
+        service, settings = self.service, self.service.settings
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = unquote(urlsplit(self.path).path)
+        signed = re.search(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/", self.headers.get("Authorization", ""))
+        region, name = signed.groups() if signed else ("", "prices")
+        with service.lock:
+            service.calls[f"{self.command} {name} {path.split('/')[1] if name == 'braket' else ''}".strip()] += 1
+        if settings.gone:
+            return self.hang_up()
+        if settings.silent:
+            time.sleep(600)
+        time.sleep(settings.request_s)
+        {"braket": self.braket, "s3": self.s3, "sts": self.sts, "prices": self.prices}[name](path, body, region)
+
+    do_GET = do_POST = do_PUT = do_HEAD = handle_request
+
+    def prices(self, path: str, body: bytes, region: str) -> None:
+        self.answer(self.service.prices(), kind="text/csv")
+
+    def sts(self, path: str, body: bytes, region: str) -> None:
+        account, space = self.service.account, "https://sts.amazonaws.com/doc/2011-06-15/"
+        who = f"<Arn>arn:aws:iam::{account}:user/reader</Arn><UserId>reader</UserId><Account>{account}</Account>"
+        result = f"<GetCallerIdentityResult>{who}</GetCallerIdentityResult>"
+        self.answer(f'<GetCallerIdentityResponse xmlns="{space}">{result}</GetCallerIdentityResponse>', kind="text/xml")
+
+    def s3(self, path: str, body: bytes, region: str) -> None:
+        if self.command in ("PUT", "HEAD"):  # the bucket for results is made by the client
+            return self.answer(b"")
+        task = next((t for t in self.service.tasks.values() if t.arn.rpartition("/")[2] in path), None)
+        if task is None or task.number in self.service.settings.lost or self.service.status(task)[0] != "COMPLETED":
+            return self.answer("<Error><Code>NoSuchKey</Code><Message>no</Message></Error>", 404, "application/xml")
+        self.answer(task.result.result(), kind="binary/octet-stream")
+
+    def braket(self, path: str, body: bytes, region: str) -> None:
+        service, settings = self.service, self.service.settings
+        if settings.refused:
+            return self.refuse(403, settings.refused, f"user arn:aws:iam::{service.account}:user/reader may not do this")
+        if path.startswith("/device/"):
+            return self.device(path.removeprefix("/device/"), region)
+        if self.command == "POST":
+            return self.create(json.loads(body), region)
+        task = service.tasks.get(path.removeprefix("/quantum-task/"))
+        if task is None:
+            return self.refuse(404, "ResourceNotFoundException")
+        status, why = service.status(task)
+        ended = {"endedAt": _written(max(task.ends, task.created))} if status in ("COMPLETED", "FAILED", "CANCELLED") else {}
+        asked = task.request
+        self.answer(
+            {
+                "quantumTaskArn": task.arn,
+                "status": status,
+                "failureReason": why,
+                "deviceArn": asked["deviceArn"],
+                "deviceParameters": asked.get("deviceParameters") or "{}",
+                "shots": asked["shots"],
+                "outputS3Bucket": asked["outputS3Bucket"],
+                "outputS3Directory": f"{asked['outputS3KeyPrefix']}/{task.arn.rpartition('/')[2]}",
+                "createdAt": _written(task.created),
+                "queueInfo": {"queue": "QUANTUM_TASKS_QUEUE", "position": "1", "queuePriority": "Normal"},
+                "actionMetadata": {"actionType": json.loads(asked["action"])["braketSchemaHeader"]["name"]},
+            }
+            | ended
+        )
+
+    def device(self, arn: str, region: str) -> None:
+        if arn not in self.service.devices or arn.split(":")[3] not in ("", region):
+            return self.refuse(404, "ResourceNotFoundException")
+        name, provider, kind, status, properties = self.service.devices[arn]
+        capabilities = json.dumps(properties)
+        known = {"deviceArn": arn, "deviceName": name, "providerName": provider, "deviceType": kind, "deviceStatus": status}
+        self.answer(known | {"deviceCapabilities": capabilities})
+
+    def create(self, request: dict, region: str) -> None:
+        service, settings = self.service, self.service.settings
+        with service.lock:
+            throttled = settings.throttled > 0
+            settings.throttled -= throttled
+        if throttled:
+            return self.refuse(429, "ThrottlingException", "Rate exceeded")
+        if service.devices[request["deviceArn"]][3] != "ONLINE":
+            return self.refuse(409, "DeviceOfflineException")
+        known = request["clientToken"] in service.tokens
+        task = service.create(request, region)
+        if task.number in settings.unanswered and not known:
+            return self.hang_up()
+        self.answer({"quantumTaskArn": task.arn}, 201)
+
+
+def _written(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat()
+
+
+@contextmanager
+def serving(**settings):
+    """The service in this process; gives the `Service` and the environment variables of its clients."""
+    service = Service(Settings(**settings))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"service": service}))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield service, environment(f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+        service.pool.shutdown(cancel_futures=True)
+
+
+def environment(url: str) -> dict[str, str]:
+    """The variables by which AWS's own software finds the service and nothing else of the reader's."""
+    keys = {"AWS_ACCESS_KEY_ID": "emulated", "AWS_SECRET_ACCESS_KEY": "emulated", "AWS_DEFAULT_REGION": "us-east-1"}
+    services = {f"AWS_ENDPOINT_URL_{name}": url for name in ("BRAKET", "S3", "STS")}
+    nothing = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true"}
+    return keys | services | nothing | {"BRAKET_PRICE_OFFERS_URL": f"{url}/prices.csv"}
+
+
+@contextmanager
+def emulated(**settings):
+    """The service in a process of its own, and this process made its client for as long as the context lasts."""
+    command = [sys.executable, __file__, json.dumps(settings)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            variables = json.loads(process.stdout.readline())
+            kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+            with mock.patch.dict(os.environ, kept | variables, clear=True):
+                yield
+        finally:
+            process.stdin.close()
+
+
+if __name__ == "__main__":
+    with serving(**json.loads(sys.argv[1])) as (_, variables):
+        print(json.dumps(variables), flush=True)
+        sys.stdin.read()
