@@ -137,7 +137,7 @@ def expval_z(n_qubits: int) -> list:
 
 
 def qnode(circuit, measure, n_qubits: int, device="default.qubit", shots: int = 0, seed: int | None = None, **options):
-    """A torch `QNode` that runs `circuit(*args)` from |0…0⟩ and returns `measure()`.
+    """A `QNode` that runs `circuit(*args)` from |0…0⟩ and returns `measure()`.
 
     Args:
         circuit: a function of this module (or any quantum function).
@@ -146,7 +146,7 @@ def qnode(circuit, measure, n_qubits: int, device="default.qubit", shots: int = 
         device: any PennyLane device, or its name.
         shots: measurements per circuit; 0 is exact.
         seed: of the simulated measurements of a device given by name; `None` takes a fresh one.
-        options: handed to `qml.QNode`, e.g. `diff_method="parameter-shift"`.
+        options: handed to `qml.QNode`, e.g. `diff_method="parameter-shift"`, or `interface=None` for NumPy instead of torch.
     """
 
     def run(*args, **kwargs):
@@ -157,7 +157,7 @@ def qnode(circuit, measure, n_qubits: int, device="default.qubit", shots: int = 
     backend = device
     if isinstance(device, str):
         backend = qml.device(device, wires=n_qubits, **({} if seed is None else {"seed": seed}))
-    node = qml.QNode(run, backend, interface="torch", **options)
+    node = qml.QNode(run, backend, **{"interface": "torch"} | options)
     return qml.set_shots(node, shots) if shots else node
 
 

@@ -1,4 +1,4 @@
-"""`hqnn`: run chapters with parameters, and look after the data sets."""
+"""`hqnn`: run chapters with parameters, list devices, and look after the data sets."""
 
 import signal
 import sys
@@ -20,7 +20,7 @@ class Refusal(click.ClickException):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hqnn-utils")
 def main() -> None:
-    """The book on hybrid quantum-classical neural networks: run its chapters, look after its data."""
+    """The book on hybrid quantum-classical neural networks: run its chapters, list its devices, look after its data."""
     # Whoever is terminated ends as if interrupted: kernel stopped, nothing half written.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
@@ -69,12 +69,35 @@ def _failure(chapter: str, error: Exception) -> Exception:
     """What a reader should see of a failed run: the cause, not the machinery around it."""
     kind = type(error).__name__
     if kind == "PapermillExecutionError":
-        known = error.ename in ("DataError", "ParameterError")
+        known = error.ename in ("DataError", "ParameterError", "DeviceError", "BudgetError")
         trace = "" if known else "\n".join(error.traceback) + "\n"
         return Refusal(f"{trace}{chapter}, cell {error.exec_count}: {error.ename}: {error.evalue}\nNothing was written.")
     if kind in ("DeadKernelError", "CellTimeoutError"):
         return Refusal(f"{chapter}: the kernel died ({kind}), perhaps for lack of memory. Nothing was written.")
     return error
+
+
+@main.command("devices")
+@click.option("--arn", default="", help="Another processor than that of the list, by the name Braket gives it.")
+def devices_(arn) -> None:
+    """Every device that circuits can run on: whether it can be used here, why not, and what it costs."""
+    from hqnn_utils.devices import DeviceError, device, devices, state
+
+    try:
+        listed = {name: device(name, arn if name == "processor" else "") for name in devices()}
+    except DeviceError as error:
+        raise Refusal(error) from None
+    for name, entry in listed.items():
+        now = state(entry)
+        cost = str(entry.price)
+        if cost != "free":
+            step = entry.price.of(STEP, STEP * entry.shots)
+            cost += f"; a training step of {STEP} circuits{f' with {entry.shots:,} shots' if entry.shots else ''}: ${step:.2f}"
+        click.echo(f"{name:18} {entry.title}\n{'':18} {'usable' if now.usable else 'not usable: ' + now.why}\n{'':18} {cost}")
+
+
+STEP = 100
+"""Circuits of a training step of ResNet18-Q-Ent, as the chapter on devices counts them."""
 
 
 @main.group()

@@ -147,12 +147,16 @@ def _one():
     return qml.expval(qml.Z(0))
 
 
-def aws_client(service: str, region: str, connect_s: float = 3.0, read_s: float = 5.0):
+CONNECT_S, READ_S = 3.0, 5.0
+"""How many seconds a service of AWS is waited for when it is only asked whether it is there."""
+
+
+def aws_client(service: str, region: str):
     """A client of an AWS service that gives up after seconds; botocore's own would wait for minutes."""
     import boto3
     from botocore.config import Config
 
-    limits = Config(connect_timeout=connect_s, read_timeout=read_s, retries={"total_max_attempts": 1})
+    limits = Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"total_max_attempts": 1})
     return boto3.Session(region_name=region or None).client(service, config=limits)
 
 
@@ -187,16 +191,13 @@ def _aws_refusal(device: Device) -> str:
     return "" if status == "ONLINE" else f"the device is {status}: try again later, or give the ARN of another one"
 
 
-def connect(
-    device: Device, n_qubits: int, *, one_by_one: bool = False, noise: qml.NoiseModel | None = None, session=None, **options
-) -> qml.devices.Device | str:
+def connect(device: Device, n_qubits: int, *, one_by_one: bool = False, session=None, **options) -> qml.devices.Device | str:
     """PennyLane's device, ready to be the `simulator` of a layer.
 
     Args:
         device: of the list; our own engine is no PennyLane device, and its name is returned.
         n_qubits: its wires.
         one_by_one: send a device that takes batches one circuit after another, as all others are sent.
-        noise: what happens behind every gate, e.g. `noisy()`; for default.mixed.
         session: a `spending.Session`, without which nothing remote is opened.
         options: for the plugin, e.g. `max_parallel` of Braket's.
 
@@ -214,8 +215,6 @@ def connect(
         backend = qml.device(device.plugin, wires=n_qubits, **options)
     if device.plugin == "qiskit.aer":
         _transpile_once(backend)
-    if noise is not None:
-        backend = qml.add_noise(backend, noise)
     return qml.transforms.broadcast_expand(backend) if one_by_one else backend
 
 
@@ -228,26 +227,28 @@ def _transpile_once(backend) -> None:
     plugin.compile = lambda: passes.run(plugin._circuit)
 
 
-def noisy(one: float = 0.001, two: float = 0.01, readout: float = 0.03) -> qml.NoiseModel:
-    """Noise as of a superconducting processor, roughly: depolarising behind every gate, and errors of the readout.
+def noisy(backend: qml.devices.Device, one: float = 0.001, two: float = 0.01, readout: float = 0.03) -> qml.devices.Device:
+    """default.mixed with noise as a processor's is often summed up: depolarising gates, and bits that are read wrongly.
 
     Args:
-        one, two: probability of an error behind a gate of one or two qubits (for two, of each qubit), in [0, 1].
-        readout: probability that a measured bit is the wrong one, in [0, 1].
+        backend: a device that knows channels.
+        one, two: probability of an error behind a gate of one qubit, or of each qubit behind a gate of two, in [0, 1].
+        readout: probability that a measured bit is the wrong one, in [0, 1]; it shrinks ⟨Z⟩ by a factor of 1 - 2 readout.
 
-    Source: Nielsen and Chuang, sec. 8.3 (channels); the figures are of the order that providers state for their processors.
+    Source: Nielsen and Chuang, sec. 8.3.
     """
 
     def depolarised(op, *, probability, **_):
         for wire in op.wires:
             qml.DepolarizingChannel(probability, wire)
 
-    def misread(measurement, **_):
-        for wire in measurement.wires:
-            qml.BitFlip(readout, wire)
+    gates = {(qml.Hadamard, qml.RY): one, (qml.CNOT,): two}
+    model = qml.NoiseModel({qml.noise.op_in(list(ops)): partial(depolarised, probability=p) for ops, p in gates.items()})
+    return _misread(qml.add_noise(backend, model), readout)
 
-    behind = {
-        qml.noise.op_in([qml.Hadamard, qml.RY]): partial(depolarised, probability=one),
-        qml.noise.op_in([qml.CNOT]): partial(depolarised, probability=two),
-    }
-    return qml.NoiseModel(behind, meas_map={qml.noise.meas_eq(qml.expval): misread})
+
+@qml.transform
+def _misread(tape, probability: float):
+    """Every measured bit flipped with a probability; default.mixed's own option for it fails on ⟨Z⟩ of several qubits."""
+    flips = [qml.BitFlip(probability, wire) for wire in tape.wires]
+    return [tape.copy(operations=[*tape.operations, *flips])], lambda results: results[0]

@@ -103,4 +103,4 @@ class Record:
     @property
     def usd(self) -> float:
         """What all tasks cost."""
-        return sum(task.usd for task in self.tasks.values())
+        return sum((task.usd for task in self.tasks.values()), 0.0)

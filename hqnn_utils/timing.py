@@ -88,23 +88,36 @@ def training_step(network: nn.Module, inputs: Float[Tensor, "batch features"], l
     return step
 
 
+WAYS_IN = ("execute", "execute_and_compute_derivatives", "compute_derivatives", "execute_and_compute_vjp", "compute_vjp")
+"""By which PennyLane asks a device for something."""
+
+
 @contextmanager
 def clocked(device: Device):
-    """Adds up, in a list, the seconds that each call of a device takes."""
-    spent, execute = [], device.execute
+    """Collects, in a list, the seconds of every call of a device."""
+    spent, inside = [], []
 
-    def timed(*args, **kwargs):
-        start = perf_counter()
-        try:
-            return execute(*args, **kwargs)
-        finally:
-            spent.append(perf_counter() - start)
+    def timed(way_in):
+        def call(*args, **kwargs):
+            if inside:  # a device may call itself
+                return way_in(*args, **kwargs)
+            inside.append(True)
+            start = perf_counter()
+            try:
+                return way_in(*args, **kwargs)
+            finally:
+                spent.append(perf_counter() - start)
+                inside.clear()
 
-    device.execute = timed
+        return call
+
+    for name in WAYS_IN:
+        setattr(device, name, timed(getattr(device, name)))
     try:
         yield spent
     finally:
-        del device.execute  # the class has its own
+        for name in WAYS_IN:
+            delattr(device, name)  # the class has its own
 
 
 def time_step(step: Callable[[], None], device: Device | str, repeats: int = 5) -> Timing:
