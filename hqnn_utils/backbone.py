@@ -8,6 +8,7 @@ import hashlib
 import os
 import tempfile
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from zipfile import BadZipFile
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hqnn_utils.catalogue import CHECKOUT, DataError, root
+from hqnn_utils.catalogue import CHECKOUT, DataError, downloads, root
 from hqnn_utils.photos import Photos, decode
 
 WEIGHTS = ("resnet18", "resnet18-pqf")
@@ -76,15 +77,13 @@ def _running(network: nn.Module) -> dict[str, Tensor]:
 
 def _pqf_file() -> Path:
     """The published file, in the data root or fetched into the cache, with its SHA-256 compared."""
-    import pooch
-
     given = root() / "weights" / "pqf_resnet18.pth"
     if given.exists():
         if hashlib.sha256(given.read_bytes()).hexdigest() != PQF_SHA256:
             raise DataError(f"{given} is not the published file (its SHA-256 differs): remove it, and it will be fetched")
         return given
     try:
-        return Path(pooch.retrieve(PQF_URL, f"sha256:{PQF_SHA256}", given.name, CHECKOUT / "data" / "cache" / "weights"))
+        return Path(downloads().retrieve(PQF_URL, f"sha256:{PQF_SHA256}", given.name, CHECKOUT / "data" / "cache" / "weights"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"the weights resnet18-pqf could not be fetched from {PQF_URL} ({type(error).__name__}): try again with the "
@@ -107,10 +106,14 @@ def _decoded(path: Path) -> dict[str, Tensor]:
 
 
 def _prepared(path: Path) -> Float[Tensor, "3 224 224"]:
-    """A photograph as the network saw its own: short side 256, the middle 224, ImageNet's mean and deviation."""
     from torchvision.models import ResNet18_Weights
 
     return ResNet18_Weights.IMAGENET1K_V1.transforms()(decode(path))
+
+
+def prepared(paths: Sequence[Path]) -> Float[Tensor, "n 3 224 224"]:
+    """Photographs as the network sees them: short side 256, the middle 224, ImageNet's mean and deviation."""
+    return torch.stack([_prepared(path) for path in paths])
 
 
 def features(photographs: Photos, weights: str = "resnet18-pqf", cache: Path | None = None) -> Float[Tensor, "n 512"]:
@@ -152,7 +155,7 @@ def features(photographs: Photos, weights: str = "resnet18-pqf", cache: Path | N
 @torch.no_grad()
 def _computed(network: nn.Module, paths: list[Path]) -> np.ndarray:
     batches = [paths[start : start + 16] for start in range(0, len(paths), 16)]
-    return torch.cat([network(torch.stack([_prepared(path) for path in batch])) for batch in batches]).numpy()
+    return torch.cat([network(prepared(batch)) for batch in batches]).numpy()
 
 
 def _kept(path: Path, key: str, rows: int) -> np.ndarray | None:

@@ -137,6 +137,18 @@ def fetch(name: str, timeout: float = 20.0) -> None:
         _download(wanted, file, state, timeout)
 
 
+def downloads():
+    """pooch, imported only where something is downloaded, and without tqdm's warning about widgets, which no one uses here."""
+    import warnings
+
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)
+        import pooch
+    return pooch
+
+
 def _unpack(wanted: Entry, files: list[str], timeout: float) -> None:
     """Take the files out of the publisher's archive, each only if its SHA-256 is the catalogue's."""
     source = wanted.archive or f"kaggle.com/datasets/{wanted.kaggle}"
@@ -160,8 +172,7 @@ def _unpack(wanted: Entry, files: list[str], timeout: float) -> None:
 def _archive(wanted: Entry, folder: Path, timeout: float) -> Callable[[str], bytes]:
     from zipfile import BadZipFile, ZipFile
 
-    import pooch
-
+    pooch = downloads()
     pooch.get_logger().setLevel("ERROR")  # it would warn that the archive has no checksum: its files have
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
     try:
@@ -189,8 +200,7 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _download(wanted: Entry, file: str, state: str, timeout: float) -> None:
-    import pooch  # here, because only a download needs it
-
+    pooch = downloads()
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
     causes = []

@@ -5,8 +5,9 @@ A chapter is a notebook with one cell tagged `parameters`, whose lines read
     epochs: int = 3  # passes over the training images, in [1, 1000]
 
 that is name, type, default, meaning, and the allowed values: an interval `in [low, high]` with round brackets for excluded
-ends, or a set `in {a, b}`; for lists both hold for each element, and `2 distinct` asks for that many different ones. The
-comment is the contract that `hqnn run` enforces before a kernel starts, and the chapter itself anywhere else.
+ends, or a set `in {a, b}`, in which `*` stands for anything; for lists both hold for each element, and `2 distinct` asks for
+that many different ones. The comment is the contract that `hqnn run` enforces before a kernel starts, and the chapter itself
+anywhere else.
 """
 
 import ast
@@ -21,6 +22,7 @@ import time
 import tokenize
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -94,7 +96,7 @@ class Parameter:
             below = item <= float(high) if right == "]" else item < float(high)
             return above and below
         if choices := re.search(r"in \{(.*)\}$", self.help):
-            return str(item) in [choice.strip() for choice in choices[1].split(",")]
+            return any(fnmatchcase(str(item), choice.strip()) for choice in choices[1].split(","))
         return True
 
     def _refusal(self, value, why: str) -> ParameterError:

@@ -244,3 +244,24 @@ def forest(
     if len(named) > 1:
         figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=3)
     return figure
+
+
+def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: str) -> Figure:
+    """One row a device, on a logarithmic axis: median and range of what was measured, and what was published a cross.
+
+    Args:
+        measured: row → (median, least, greatest); emulations have the word in their name, and are drawn hollow.
+        published: row → published value; rows without a measurement come last.
+        xlabel: with units.
+    """
+    rows = [*measured, *(name for name in published if name not in measured)]
+    figure, axes = plt.subplots(figsize=(6.0, 0.9 + 0.32 * len(rows)))
+    for name, (median, low, high) in measured.items():
+        fill = "white" if "emulated" in name else BLUE
+        bar = [[median - low], [high - median]]
+        axes.errorbar(median, rows.index(name), xerr=bar, fmt="o", color=BLUE, mfc=fill, capsize=3)
+    shown = [rows.index(name) for name in published]
+    axes.plot(list(published.values()), shown, "X", color=VERMILION, ms=8, mec="white", label="published", zorder=3)
+    axes.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel, xscale="log")
+    _legend_above(axes)
+    return figure

@@ -58,18 +58,25 @@ def shift_circuits(batch: int, n_angles: int) -> int:
 
 
 def head(
-    simulator: Device | str, diff_method: str = "parameter-shift", shots: int = 0, n_qubits: int = 4, depth: int = 2
+    simulator: Device | str,
+    diff_method: str = "parameter-shift",
+    shots: int = 0,
+    *,
+    n_qubits: int = 4,
+    depth: int = 2,
+    n_features: int = 512,
+    n_classes: int = 2,
 ) -> Dressed:
     """The trained part of ResNet18-Q-Ent, with its circuit on a device; the same weights each time.
 
     Args:
         simulator, diff_method, shots: as for `layers.QuantumLayer`.
-        n_qubits, depth: of the circuit.
+        n_qubits, depth: of the circuit. n_features, n_classes: width of input and output.
 
-    Shape: `(batch, 512)` features → `(batch, 2)` scores. Source: the slides, Experiment 3; `models.Dressed`.
+    Shape: `(batch, n_features)` → `(batch, n_classes)` scores. Source: the slides, Experiment 3; `models.Dressed`.
     """
     torch.manual_seed(0)
-    network = Dressed(512, 2, "-Q-Ent", n_qubits, depth)
+    network = Dressed(n_features, n_classes, "-Q-Ent", n_qubits, depth)
     weights = network[2].state_dict()
     network[2] = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method=diff_method, shots=shots, seed=0)
     network[2].load_state_dict(weights)
@@ -120,25 +127,37 @@ def clocked(device: Device):
             delattr(device, name)  # the class has its own
 
 
-def time_step(step: Callable[[], None], device: Device | str, repeats: int = 5) -> Timing:
-    """Times a step, once to warm up and then `repeats` times.
+def time_step(
+    step: Callable[[], None], device: Device | str, repeats: int = 5, limit_s: float = float("inf"), warm_up: bool = True
+) -> Timing:
+    """Times a step, once to warm up and then up to `repeats` times.
 
     Args:
         step: what to time, e.g. a `training_step`.
         device: that its circuits run on, which counts them; with a name (of our engine) none are counted.
         repeats: at least 1.
+        limit_s: no further repeat once they have taken so many seconds together.
+        warm_up: without it nothing is run beforehand, and `first` is nan.
     """
-    if isinstance(device, str):
-        taken = [_seconds(step) for _ in range(repeats + 1)]
-        return Timing(taken[0], np.array(taken[1:]), np.array(taken[1:]), 0)
-    first = _seconds(step)
+    first = _seconds(step) if warm_up else float("nan")
     taken, inside = [], []
-    with qml.Tracker(device) as tracker:
-        for _ in range(repeats):
+
+    def repeat() -> None:
+        while not taken or (len(taken) < repeats and sum(taken) < limit_s):
+            if isinstance(device, str):
+                taken.append(_seconds(step))
+                inside.append(taken[-1])
+                continue
             with clocked(device) as spent:
                 taken.append(_seconds(step))
             inside.append(sum(spent))
-    return Timing(first, np.array(taken), np.array(inside), tracker.totals["executions"] // repeats)
+
+    if isinstance(device, str):
+        repeat()
+        return Timing(first, np.array(taken), np.array(inside), 0)
+    with qml.Tracker(device) as tracker:
+        repeat()
+    return Timing(first, np.array(taken), np.array(inside), tracker.totals["executions"] // len(taken))
 
 
 def _seconds(call: Callable) -> float:

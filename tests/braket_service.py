@@ -215,6 +215,8 @@ class Handler(BaseHTTPRequestHandler):
     """One request: which service is meant stands in its signature."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body of an answer leave together: apart, TCP would hold the body back for 40 ms
+    disable_nagle_algorithm = True
     service: Service
 
     def log_message(self, *_) -> None:
@@ -335,7 +337,7 @@ def serving(**settings):
     service = Service(Settings(**settings))
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"service": service}))
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield service, environment(f"http://127.0.0.1:{server.server_port}")
     finally:

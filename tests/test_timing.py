@@ -80,6 +80,19 @@ def test_the_first_step_is_kept_apart(monkeypatch):
     assert (timed.first, timed.median, timed.circuits) == (9.0, 2.0, 0)
 
 
+def test_a_slow_step_is_repeated_less(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
+
+    def step():
+        now[0] += 4.0
+
+    assert len(timing.time_step(step, "statevector", repeats=5, limit_s=7.0).seconds) == 2
+    assert len(timing.time_step(step, "statevector", repeats=5, limit_s=0.0).seconds) == 1
+    unwarmed = timing.time_step(step, "statevector", repeats=1, warm_up=False)
+    assert np.isnan(unwarmed.first) and unwarmed.median == 4.0
+
+
 def test_a_timing_divides_its_median_among_its_circuits():
     timed = Timing(9.0, np.array([1.0, 3.0, 2.0]), np.array([0.5, 1.5, 1.0]), 100)
     assert (timed.median, timed.per_circuit, timed.in_device) == (2.0, 0.02, 1.0)
