@@ -210,6 +210,8 @@ def connect(device: Device, n_qubits: int, *, one_by_one: bool = False, session=
         if session is None:
             raise DeviceError(f"{device.name} may cost money: open it within a `spending.Purse`, which keeps to a budget")
         options = dict(aws_session=session, device_arn=device.arn, parallel=True) | options
+        # As many threads as circuits on their way: the SDK's hundred would fight for Python's lock.
+        options.setdefault("max_connections", options.get("max_parallel", 10))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Qiskit's, about itself
         backend = qml.device(device.plugin, wires=n_qubits, **options)
