@@ -79,7 +79,9 @@ class Purse:
         self.device, self.circuits, self.batches = device, circuits, batches
         self.budget_usd, self.path, self.paid = budget_usd, Path(record), paid
         self.lock = threading.RLock()
-        self.is_open, self.sent, self.found, self.pending, self.failures = False, 0, 0, 0.0, []
+        self.is_open, self.sent, self.found = False, 0, 0
+        self.pending: list[float] = []
+        self.failures: list[str] = []
 
     def __enter__(self) -> "Purse":
         if not self.paid:
@@ -173,24 +175,32 @@ class Purse:
                     self.found += 1
                     return session.arn(task.id)
             cost = self._cost(request["shots"])
-            if (spent := self.usd + self.pending) + cost > self.budget_usd:
+            if (spent := self._committed(cost)) + cost > self.budget_usd:
                 raise BudgetError(
                     f"stopped before the budget of ${self.budget_usd:.2f} was passed: ${spent:.2f} are spent or on their way, "
                     f"and one more task costs about ${cost:.4f}"
                 )
-            self.pending += cost
+            self.pending.append(cost)
             number, token = self.record.token(key)
         try:
             arn = send(**request | {"clientToken": token})
         except aws.ClientError:  # a refusal; a task whose answer was lost may be there, and stays on its way
             with self.lock:
-                self.pending -= cost
+                self.pending.remove(cost)
             raise
         with self.lock:
-            self.pending -= cost
+            self.pending.remove(cost)
             self.sent += 1
             self.record.add(Task(arn.rpartition("/")[2], key, number, usd=cost))
         return arn
+
+    def _committed(self, cost: float) -> float:
+        """USD spent and on their way, by our count or by the tracker's, which learns of a task while it is being sent."""
+        ours = self.record.usd + sum(self.pending)
+        if not self.tracker:
+            return ours
+        unknown = self.sent + len(self.pending) - len(self.tracker.tracked_resources())
+        return max(ours, self.before + self.tracked + unknown * cost)
 
     def _cost(self, shots: int) -> float:
         """USD that a circuit on its way is taken to cost: of a simulator, as long as the longest so far."""

@@ -4,7 +4,7 @@ It speaks HTTP on 127.0.0.1, knows a simulator like SV1 and a processor like Rig
 state-vector simulator, and takes as long, and fails as, it is told to. A client finds it by the environment variables that
 AWS's own software reads. It is no part of the package; the chapter on devices uses it and says so.
 
-As a program it serves until its input ends, and prints its environment variables first: `python tests/braket_service.py '{}'`.
+As a program it prints its environment variables, and serves until its input ends; each line of input is a new way to behave.
 """
 
 import json
@@ -75,12 +75,17 @@ class Service:
     """What the stand-in knows: devices, tasks, results, and how often it was asked for what."""
 
     def __init__(self, settings: Settings):
-        self.settings, self.lock, self.rng = settings, threading.Lock(), random.Random(0)
+        self.lock, self.rng = threading.Lock(), random.Random(0)
         self.account = f"{random.SystemRandom().randrange(10**11, 10**12)}"  # a new one each time: it must show up nowhere
         self.tasks: dict[str, Task] = {}
         self.tokens: dict[str, Task] = {}
         self.calls: Counter[str] = Counter()
         self.pool = ThreadPoolExecutor(1)  # one simulator
+        self.behave(settings)
+
+    def behave(self, settings: Settings) -> None:
+        """From now on in another way."""
+        self.settings = settings
         self.devices = {
             SV1: ("SV1", "Amazon Braket", "SIMULATOR", "ONLINE", _simulator()),
             PROCESSOR: ("Ankaa-3", "Rigetti", "QPU", settings.status, _processor(settings.program_sets)),
@@ -354,21 +359,35 @@ def environment(url: str) -> dict[str, str]:
     return keys | services | nothing | {"BRAKET_PRICE_OFFERS_URL": f"{url}/prices.csv"}
 
 
-@contextmanager
-def emulated(**settings):
-    """The service in a process of its own, and this process made its client for as long as the context lasts."""
-    command = [sys.executable, __file__, json.dumps(settings)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            variables = json.loads(process.stdout.readline())
-            kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-            with mock.patch.dict(os.environ, kept | variables, clear=True):
-                yield
-        finally:
-            process.stdin.close()
+class Emulation:
+    """The service in a process of its own, started at its first use; as a context it makes this process its client.
+
+    It ends with this process, whose end is the end of its input.
+    """
+
+    process: subprocess.Popen | None = None
+
+    @contextmanager
+    def __call__(self, **settings):
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            self.variables = json.loads(self.process.stdout.readline())
+        print(json.dumps(settings), file=self.process.stdin, flush=True)
+        if self.process.stdout.readline() != "so be it\n":
+            raise RuntimeError(f"the emulated service does not know how to behave like {settings}")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        with mock.patch.dict(os.environ, kept | self.variables, clear=True):
+            yield
+
+
+emulated = Emulation()
 
 
 if __name__ == "__main__":
-    with serving(**json.loads(sys.argv[1])) as (_, variables):
+    with serving() as (service, variables):
         print(json.dumps(variables), flush=True)
-        sys.stdin.read()
+        for line in sys.stdin:
+            service.behave(Settings(**json.loads(line)))
+            print("so be it", flush=True)

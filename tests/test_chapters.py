@@ -167,6 +167,16 @@ def test_a_value_out_of_range_is_refused(name, text, allowed):
         DECLARED[name].parse(text)
 
 
+@pytest.mark.parametrize(("text", "allowed"), [("", True), ("a:b/c", True), ("a:/c", True), ("a:b/d", False), ("x", False)])
+def test_a_star_in_a_set_stands_for_anything(text, allowed):
+    pattern = Parameter("name", "str", "", "of a thing, in {, a:*/c}")
+    if allowed:
+        assert pattern.parse(text) == text
+    else:
+        with pytest.raises(ParameterError, match=r"allowed is in \{, a:\*/c\}"):
+            pattern.parse(text)
+
+
 @pytest.mark.parametrize("text", ["3,3", "3", "1,2,3", "3,3,5", "[]"])
 def test_a_list_must_have_as_many_different_values_as_declared(text):
     with pytest.raises(ParameterError, match=r"parameter classes = .* expected 2 different values"):

@@ -85,6 +85,38 @@ def reached(path: Path) -> set[str]:
     return found
 
 
+def accounts(text: str) -> list[str]:
+    """What tells whose AWS account was used: access keys, account numbers in names of resources, and default buckets."""
+    key = r"(?<![\w+/])(?:AKIA|ASIA)[A-Z0-9]{16}(?![\w+/=])"  # and not within a picture
+    number = r"(?!000000000000)\d{12}"
+    return re.findall(rf"{key}|arn:aws:[\w-]*:[\w-]*:{number}|amazon-braket-[\w-]*{number}", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("AKIA" + "IOSFODNN7EXAMPLE", 1),
+        ("arn:aws:braket:us-east-1:" + "123456789012" + ":quantum-task/1", 1),
+        ("arn:aws:iam::" + "123456789012" + ":user/ada", 1),
+        ("amazon-braket-us-east-1-" + "123456789012", 1),
+        ("arn:aws:braket:us-east-1:000000000000:quantum-task/1", 0),
+        ("arn:aws:braket:::device/quantum-simulator/amazon/sv1, 123456789012 photons", 0),
+    ],
+)
+def test_a_trace_of_an_account_is_recognised(text, found):
+    assert len(accounts(text)) == found
+
+
+def test_no_tracked_text_tells_of_an_account(tracked):
+    found = {}
+    for path in tracked:
+        try:
+            found[path.name] = accounts(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:  # a picture
+            continue
+    assert not {name: traces for name, traces in found.items() if traces}
+
+
 @each_module
 def test_no_module_leads_to_the_command_line(path):
     assert path.stem == "cli" or "cli" not in reached(path)

@@ -10,6 +10,8 @@ from unittest import mock
 import pytest
 import torch
 from botocore.config import Config
+from braket.tracking.tracking_context import broadcast_event
+from braket.tracking.tracking_events import _TaskCreationEvent
 from braket_service import serving
 
 from hqnn_utils import devices, spending
@@ -165,6 +167,24 @@ def test_a_run_stops_before_its_budget_is_passed_and_goes_on_with_a_larger_one(p
         assert (open_purse.found, open_purse.sent) == (5, CIRCUITS - 5)
         assert len(service.tasks) == CIRCUITS
     assert spent_in(record) == pytest.approx(CIRCUITS * TASK["processor"])
+
+
+def test_a_task_that_the_tracker_knows_before_its_answer_is_here_counts_once(record):
+    with cloud(), purse(PROCESSOR, record, circuits=2, budget_usd=2.2 * TASK["processor"]) as open_purse:
+        asked = {"deviceArn": PROCESSOR.arn, "shots": PROCESSOR.shots}
+
+        def send(**request):
+            arn = f"arn:aws:braket:us-west-1:{'0' * 12}:quantum-task/{request['action']}"
+            event = _TaskCreationEvent(arn, request["shots"], is_job_task=False, device=PROCESSOR.arn)
+            broadcast_event(event)
+            if request["action"] == "first":  # and now, before the first is written down, another thread asks
+                open_purse.create(asked | {"action": "second"}, send, open_purse.session)
+            return arn
+
+        open_purse.create(asked | {"action": "first"}, send, open_purse.session)
+        assert open_purse.sent == 2
+        with pytest.raises(BudgetError, match="stopped before the budget"):
+            open_purse.create(asked | {"action": "third"}, send, open_purse.session)
 
 
 def test_what_earlier_runs_spent_counts_against_the_budget(record):

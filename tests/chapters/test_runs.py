@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from braket_service import serving
 
 from hqnn_utils import chapters
 
@@ -14,7 +15,7 @@ BIN = Path(sys.executable).parent
 EXPERIMENTS = [path for path in chapters.chapters().values() if path.parent.name in ("experiments", "evidence")]
 CLASSIFIER = chapters.find("quantum_classifier")
 BRIEF = {
-    "quantum_classifier": {"epochs": "1"},
+    "quantum_classifier": dict(epochs="1", seeds="3", small_epochs="2"),
     "quantum_activation": dict(
         epochs="3", seeds="2", compare_size="400", compare_epochs="1", compare_seeds="2", small_size="300", device_steps="1"
     ),
@@ -28,6 +29,17 @@ BRIEF = {
         peek_epochs="2",
         few_seeds="2",
         pair_epochs="2",
+    ),
+    "device_timing": dict(
+        n_qubits="2",
+        depth="1",
+        batch="2",
+        repeats="1",
+        limit_s="0",
+        latencies="[0.02, 0.1]",
+        queue_s="0",
+        max_qubits="8",
+        circuit_limit_s="0.1",
     ),
     "gradient_vanishing": dict(
         seeds="2", early_steps="10", depth="6", width="32", starts="50", max_qubits="6", layers="6", samples="40", points="200"
@@ -47,10 +59,11 @@ def options(parameters: dict[str, str]) -> list[str]:
     return [word for name, value in parameters.items() for word in ("-p", name, value)]
 
 
-def on_digits(path: Path) -> list[str]:
-    """What makes papermill run an experiment on the data set that is everywhere; lists are YAML to it."""
-    several = "datasets" in chapters.parameters(path)
-    return ["-y", "datasets: [digits]"] if several else ["-p", "dataset", "digits"]
+def papermill_options(path: Path) -> list[str]:
+    """What makes papermill run an experiment briefly and on the data set that is everywhere; lists are YAML to it."""
+    digits = {"datasets": "[digits]"} if "datasets" in chapters.parameters(path) else {"dataset": "digits"}
+    given = (BRIEF[path.stem] | digits).items()
+    return [word for name, v in given for word in (("-y", f"{name}: {v}") if v.startswith("[") else ("-p", name, v))]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +108,7 @@ def test_training_works_with_finite_shots(tmp_path):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_plain_papermill_runs_every_experiment_on_digits(path, tmp_path):
     output = tmp_path / "out.ipynb"
-    done = call("papermill", str(path), str(output), *on_digits(path), *options(BRIEF[path.stem]))
+    done = call("papermill", str(path), str(output), *papermill_options(path))
     assert done.returncode == 0, done.stderr[-2000:]
     results, committed = chapters.results(output), chapters.results(path)
     assert results["dataset"].value == "digits" and committed["dataset"].value != "digits"
@@ -143,6 +156,8 @@ def test_the_notebook_refuses_under_plain_papermill(name, value, message, tmp_pa
         ("quantum_entanglement", {"weights": "resnet50"}, "allowed is in {resnet18, resnet18-pqf}"),
         ("quantum_entanglement", {"n_qubits": "600"}, "allowed is in [2, 6]"),
         ("how_strong", {"margin": "0"}, "parameter margin = 0 refused"),
+        ("device_timing", {"processor": "Aspen-9"}, "allowed is in {, arn:aws:braket:*/qpu/*}"),
+        ("device_timing", {"budget_usd": "-1"}, "allowed is in [0, 10000]"),
     ],
 )
 def test_hqnn_run_refuses_before_a_kernel_starts(chapter, given, message, tmp_path):
@@ -181,6 +196,35 @@ def test_a_machine_without_images_runs_on_what_it_has_and_says_what_is_missing(c
     said = output.read_text(encoding="utf-8")
     for name in ("mnist", "hymenoptera", "brain_tumor", "chessman"):
         assert f"hqnn data fetch {name}" in said, "what is missing, and the way to it"
+
+
+def paid(record: Path, output: Path, **given: str) -> list[str]:
+    """The command that runs the chapter on devices with an account."""
+    given = {"dataset": "digits", "paid": "True", "record": str(record)} | given
+    return ["hqnn", "run", "device_timing", *options(BRIEF["device_timing"] | given), "-o", str(output)]
+
+
+def test_a_paid_run_stays_within_its_budget_and_leaks_nothing(tmp_path):
+    output, record = tmp_path / "out.ipynb", tmp_path / "paid"
+    with serving(readout=0.02) as (service, variables):
+        variables["AWS_SECRET_ACCESS_KEY"] = "a secret of the reader"
+        refused = call(*paid(record, output, remote="processor", budget_usd="5"), **variables)
+        assert refused.returncode == 1 and not output.exists() and not service.tasks
+        assert "BudgetError: processor: 18 circuits of 1,000 shots in 18 tasks for about $21.60 would exceed" in refused.stderr
+        done = call(*paid(record, output, remote="processor", budget_usd="22"), **variables)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(service.tasks) == 18 and chapters.results(output)["usd_paid"].value == pytest.approx(21.6)
+    buckets = {task.request["outputS3Bucket"] for task in service.tasks.values()}
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    for secret in {service.account, "a secret of the reader", *buckets}:
+        assert not [text for text in [*written, done.stdout, done.stderr, refused.stderr] if secret in text]
+
+
+def test_a_paid_run_without_credentials_says_how_to_have_some(tmp_path):
+    nothing = dict(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull, AWS_EC2_METADATA_DISABLED="true")
+    done = call(*paid(tmp_path / "paid", tmp_path / "out.ipynb", budget_usd="5"), AWS_DEFAULT_REGION="us-east-1", **nothing)
+    assert done.returncode == 1 and "DeviceError: sv1 cannot be used: no AWS credentials are found" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_data_set_that_cannot_be_had_ends_the_run_with_a_way_on(tmp_path):
