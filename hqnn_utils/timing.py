@@ -160,6 +160,32 @@ def time_step(
     return Timing(first, np.array(taken), np.array(inside), tracker.totals["executions"] // len(taken))
 
 
+def time_in_turns(
+    steps: dict[str, tuple[Callable[[], None], Device | str]], repeats: int, limit_s: float = float("inf")
+) -> dict[str, Timing]:
+    """Times several steps that take turns, so that all of them see the weather of a busy machine alike; none is warmed up.
+
+    Args:
+        steps: name → a step, and the device that its circuits run on, as for `time_step`.
+        repeats: turns, at least 1.
+        limit_s: a step is left out of further turns once it has taken so many seconds in all.
+    """
+    turns: dict[str, list[Timing]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, (step, device) in steps.items():
+            if not turns[name] or sum(turn.median for turn in turns[name]) < limit_s:
+                turns[name].append(time_step(step, device, 1, warm_up=False))
+    return {
+        name: Timing(
+            float("nan"),
+            np.concatenate([turn.seconds for turn in taken]),
+            np.concatenate([turn.inside for turn in taken]),
+            taken[0].circuits,
+        )
+        for name, taken in turns.items()
+    }
+
+
 def _seconds(call: Callable) -> float:
     start = perf_counter()
     call()

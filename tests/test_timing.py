@@ -93,6 +93,22 @@ def test_a_slow_step_is_repeated_less(monkeypatch):
     assert np.isnan(unwarmed.first) and unwarmed.median == 4.0
 
 
+def test_steps_take_turns_until_they_have_had_their_time(monkeypatch):
+    now, order = [0.0], []
+    monkeypatch.setattr(timing, "perf_counter", lambda: now[0])
+
+    def step(name, seconds):
+        def run():
+            order.append(name)
+            now[0] += seconds
+
+        return run, "statevector"
+
+    timed = timing.time_in_turns({"slow": step("slow", 3.0), "fast": step("fast", 1.0)}, repeats=4, limit_s=5.0)
+    assert "".join(name[0] for name in order) == "sfsfff"
+    assert (timed["slow"].seconds.tolist(), timed["fast"].seconds.tolist()) == ([3.0, 3.0], [1.0] * 4)
+
+
 def test_a_timing_divides_its_median_among_its_circuits():
     timed = Timing(9.0, np.array([1.0, 3.0, 2.0]), np.array([0.5, 1.5, 1.0]), 100)
     assert (timed.median, timed.per_circuit, timed.in_device) == (2.0, 0.02, 1.0)
