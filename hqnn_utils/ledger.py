@@ -34,7 +34,7 @@ class Task:
 class Record:
     """Tasks in a file of JSON lines, appended to as things happen; results in a folder beside it, one file a task.
 
-    A last line that was cut off by a crash is left out; the task it told of is found again by its token.
+    A line that cannot be read, e.g. cut off by a crash, is left out; the task it told of is found again by its token.
 
     Args:
         path: the file, made if it is not there; a folder of the same name holds the results.
@@ -48,8 +48,8 @@ class Record:
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             with suppress(json.JSONDecodeError):
                 self._read(json.loads(line))
+        self.results.mkdir(parents=True, exist_ok=True)
         if not self.name:
-            self.results.mkdir(parents=True, exist_ok=True)
             self._append(record=uuid4().hex)
 
     def _read(self, fields: dict) -> None:
@@ -57,7 +57,7 @@ class Record:
             self.name = fields["record"]
         elif fields["id"] in self.tasks:
             vars(self.tasks[fields["id"]]).update(fields)
-        else:
+        elif fields.keys() >= {"key", "number"}:
             task = self.tasks[fields["id"]] = Task(**fields)
             self.taken.setdefault(task.key, set()).add(task.number)
 

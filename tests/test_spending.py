@@ -62,7 +62,7 @@ def spent_in(record: Path) -> float:
 
 @pytest.mark.parametrize(("device", "tolerance"), [(SV1, 1e-5), (PROCESSOR, 0.15)], ids=["sv1", "processor"])
 def test_a_layer_learns_on_a_remote_device_what_it_learns_here(device, tolerance, record):
-    with cloud() as service, purse(device, record) as open_purse:
+    with cloud(queue_s=0.1) as service, purse(device, record) as open_purse:
         found = gradients(device, open_purse)
     torch.testing.assert_close(found, gradients(device, None), rtol=0, atol=tolerance)
     assert len(service.tasks) == open_purse.sent == CIRCUITS
