@@ -83,7 +83,7 @@ def test_aer_transpiles_with_one_pass_manager_and_returns_what_its_own_transpila
 
 def test_misread_bits_shrink_every_expectation_value():
     exact = QuantumLayer(3, 2)
-    backend = noisy(devices.connect(device("default.mixed"), 3), one=0, two=0, readout=0.1)
+    backend = noisy(devices.connect(device("default.mixed"), 3), one=0.0, two=0.0, readout=0.1)
     layer = QuantumLayer(3, 2, simulator=backend, diff_method="parameter-shift")
     layer.theta = exact.theta
     x = torch.randn(4, 3)
@@ -91,7 +91,7 @@ def test_misread_bits_shrink_every_expectation_value():
 
 
 def test_depolarising_gates_shrink_an_expectation_value_gate_by_gate():
-    backend = noisy(devices.connect(device("default.mixed"), 1), one=0.03, two=0, readout=0)
+    backend = noisy(devices.connect(device("default.mixed"), 1), one=0.03, two=0.0, readout=0.0)
     layer = QuantumLayer(1, 2, simulator=backend, diff_method="parameter-shift")
     layer.theta.data[:] = 0
     x = torch.tensor([[0.4]])
@@ -108,7 +108,7 @@ def test_a_processor_is_paid_by_task_and_by_shot():
 
 def test_a_simulator_is_paid_for_three_seconds_at_least():
     assert SV1.price.of(100, seconds=0.012) == pytest.approx(100 * 3 / 60 * 0.075)
-    assert SV1.price.of(2, seconds=60) == pytest.approx(2 * 0.075)
+    assert SV1.price.of(2, seconds=60.0) == pytest.approx(2 * 0.075)
 
 
 def test_what_runs_here_is_free():
