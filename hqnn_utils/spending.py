@@ -30,7 +30,7 @@ UNPAID = ("FAILED", "CANCELLED")
 NOBODY = "0" * 12
 """Stands where an account number stood."""
 PATIENCE = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 8, "mode": "standard"})
-"""How often a request is repeated that was throttled or not answered, with growing pauses: about a minute in all."""
+"""How often a request is repeated that was throttled or not answered, with growing pauses of about a minute in all."""
 
 
 class BudgetError(DeviceError):
