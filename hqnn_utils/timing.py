@@ -4,7 +4,7 @@ Used in book/experiments/device_timing.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import NamedTuple
 
@@ -139,25 +139,16 @@ def time_step(
         limit_s: no further repeat once they have taken so many seconds together.
         warm_up: without it nothing is run beforehand, and `first` is nan.
     """
+    ours = isinstance(device, str)
     first = _seconds(step) if warm_up else float("nan")
     taken, inside = [], []
-
-    def repeat() -> None:
+    with nullcontext() if ours else qml.Tracker(device) as tracker:
         while not taken or (len(taken) < repeats and sum(taken) < limit_s):
-            if isinstance(device, str):
+            with nullcontext() if ours else clocked(device) as spent:
                 taken.append(_seconds(step))
-                inside.append(taken[-1])
-                continue
-            with clocked(device) as spent:
-                taken.append(_seconds(step))
-            inside.append(sum(spent))
-
-    if isinstance(device, str):
-        repeat()
-        return Timing(first, np.array(taken), np.array(inside), 0)
-    with qml.Tracker(device) as tracker:
-        repeat()
-    return Timing(first, np.array(taken), np.array(inside), tracker.totals["executions"] // len(taken))
+            inside.append(taken[-1] if ours else sum(spent))
+    circuits = 0 if ours else tracker.totals["executions"] // len(taken)
+    return Timing(first, np.array(taken), np.array(inside), circuits)
 
 
 def time_in_turns(

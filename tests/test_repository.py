@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def test_no_data_set_and_no_weights_are_tracked(tracked):
     assert not [path for path in tracked if kinds.search(path.relative_to(ROOT).as_posix())]
 
 
+@pytest.fixture(scope="module")
+def texts(tracked) -> dict[str, str]:
+    """The content of every tracked file that is text."""
+    read = {}
+    for path in tracked:
+        with suppress(UnicodeDecodeError):  # a picture
+            read[path.relative_to(ROOT).as_posix()] = path.read_text(encoding="utf-8")
+    return read
+
+
 def private_paths(text: str) -> list[str]:
     """Absolute paths that exist on one person's machine only."""
     homes = r"/(?:home|Users)/\w+|/root(?=/)"
@@ -52,14 +63,8 @@ def test_a_private_path_is_recognised(text, found):
     assert len(private_paths(text)) == found
 
 
-def test_no_tracked_text_names_a_path_of_somebodys_machine(tracked):
-    found = {}
-    for path in tracked:
-        try:
-            found[path.name] = private_paths(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError:  # a picture
-            continue
-    assert not {name: paths for name, paths in found.items() if paths}
+def test_no_tracked_text_names_a_path_of_somebodys_machine(texts):
+    assert not {name: found for name, text in texts.items() if (found := private_paths(text))}
 
 
 def imports(path: Path) -> set[str]:
@@ -107,14 +112,8 @@ def test_a_trace_of_an_account_is_recognised(text, found):
     assert len(accounts(text)) == found
 
 
-def test_no_tracked_text_tells_of_an_account(tracked):
-    found = {}
-    for path in tracked:
-        try:
-            found[path.name] = accounts(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError:  # a picture
-            continue
-    assert not {name: traces for name, traces in found.items() if traces}
+def test_no_tracked_text_tells_of_an_account(texts):
+    assert not {name: found for name, text in texts.items() if (found := accounts(text))}
 
 
 @each_module
