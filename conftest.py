@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hqnn_utils import catalogue, chapters
+from hqnn_utils import catalogue, parameters, results
 
 # Kernels run in their notebook's folder, where a relative data root would point elsewhere.
 if root := os.environ.get("HQNN_DATA"):
@@ -26,7 +26,7 @@ def _is_progress(output: dict) -> bool:
 
 def compare_with_tolerance(cell, test: list, ref: list, skip_compare=None) -> bool:
     """nbval's comparison, but for glued results: those must agree within the tolerance of the committed one."""
-    committed, found = (dict(filter(None, map(chapters.scrap, outputs))) for outputs in (ref, test))
+    committed, found = (dict(filter(None, map(results.scrap, outputs))) for outputs in (ref, test))
     apart = [
         f"{name}: committed {result.value!r} ± {result.tolerance}, found {getattr(found.get(name), 'value', 'nothing')!r}"
         for name, result in committed.items()
@@ -35,7 +35,7 @@ def compare_with_tolerance(cell, test: list, ref: list, skip_compare=None) -> bo
     if apart:
         cell.comparison_traceback = apart
         return False
-    kept = [[o for o in outputs if not chapters.scrap(o) and not _is_progress(o)] for outputs in (test, ref)]
+    kept = [[o for o in outputs if not results.scrap(o) and not _is_progress(o)] for outputs in (test, ref)]
     return compare_exactly(cell, *kept, skip_compare)
 
 
@@ -53,7 +53,7 @@ if IPyNbCell is not None:
 @cache
 def missing_data(notebook: Path) -> str:
     """Why a chapter cannot be run here with its default parameters; empty if it can."""
-    declared = {name: p.default for name, p in chapters.parameters(notebook).items()}
+    declared = {name: p.default for name, p in parameters.of(notebook).items()}
     for name in declared.get("datasets", [declared[one] for one in ("dataset",) if one in declared]):
         if set(catalogue.verify(name).values()) != {"ok"}:
             return f"{name} is not under {catalogue.root()}: `hqnn data fetch {name}`"

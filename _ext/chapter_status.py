@@ -3,7 +3,7 @@
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from hqnn_utils import chapters
+from hqnn_utils import results, runs
 
 HEAD = ("chapter", "run on", "wall time", "cores", "versions")
 
@@ -13,9 +13,9 @@ class ChapterStatus(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = [HEAD]
-        for name, path in chapters.chapters().items():
+        for name, path in runs.chapters().items():
             self.env.note_dependency(str(path))
-            record = chapters.record(path)
+            record = results.record(path)
             if not record:
                 raise self.warning(f"{name} has no record of a run: renew it with `make chapters`")
             versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())

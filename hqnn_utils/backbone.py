@@ -20,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hqnn_utils.catalogue import CHECKOUT, DataError, downloads, root
+from hqnn_utils import files
+from hqnn_utils.catalogue import DataError, downloads, root
 from hqnn_utils.photos import Photos, decode
 
 WEIGHTS = ("resnet18", "resnet18-pqf")
@@ -83,7 +84,7 @@ def _pqf_file() -> Path:
             raise DataError(f"{given} is not the published file (its SHA-256 differs): remove it, and it will be fetched")
         return given
     try:
-        return Path(downloads().retrieve(PQF_URL, f"sha256:{PQF_SHA256}", given.name, CHECKOUT / "data" / "cache" / "weights"))
+        return Path(downloads().retrieve(PQF_URL, f"sha256:{PQF_SHA256}", given.name, files.cache() / "weights"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"the weights resnet18-pqf could not be fetched from {PQF_URL} ({type(error).__name__}): try again with the "
@@ -124,18 +125,18 @@ def features(photographs: Photos, weights: str = "resnet18-pqf", cache: Path | N
 
     Args:
         weights: one of `WEIGHTS`.
-        cache: the folder to keep them in; by default `data/cache/features/` of this checkout.
+        cache: the folder to keep them in; by default `features/` of `files.cache()`.
 
     Raises:
         DataError: a photograph that does not decode, weights that cannot be had, or a kept part of other origin.
     """
     key = "\n".join([weights, PREPARED, photographs.sha256])
     name = f"{photographs.name}-{weights}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    folder = (cache or CHECKOUT / "data" / "cache" / "features") / name
-    parts = [range(start, min(start + PART, len(photographs))) for start in range(0, len(photographs), PART)]
-    files = {folder / f"{rows.start:05}.npz": rows for rows in parts}
-    kept = {file: _kept(file, key, len(rows)) for file, rows in files.items()}
-    missing = [file for file in files if kept[file] is None]
+    folder = (cache or files.cache() / "features") / name
+    starts = range(0, len(photographs), PART)
+    parts = {folder / f"{start:05}.npz": range(start, min(start + PART, len(photographs))) for start in starts}
+    kept = {file: _kept(file, key, len(rows)) for file, rows in parts.items()}
+    missing = [file for file in parts if kept[file] is None]
     if missing:
         network = resnet18(weights)
         network.fc = nn.Identity()
@@ -144,9 +145,9 @@ def features(photographs: Photos, weights: str = "resnet18-pqf", cache: Path | N
         for wait in (False, True):  # first what no other process is at; then, if need be, wait for the others
             for file in [file for file in missing if kept[file] is None]:
                 with suppress(Timeout), FileLock(file.with_suffix(".lock"), blocking=wait):
-                    kept[file] = _kept(file, key, len(files[file]))  # another process may have been faster
+                    kept[file] = _kept(file, key, len(parts[file]))  # another process may have been faster
                     if kept[file] is None:
-                        kept[file] = _computed(network, [photographs.paths[row] for row in files[file]])
+                        kept[file] = _computed(network, [photographs.paths[row] for row in parts[file]])
                         _keep(file, key, kept[file])
                     bar.update()
     return torch.from_numpy(np.concatenate(list(kept.values())))

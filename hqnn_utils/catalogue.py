@@ -7,13 +7,11 @@ The catalogue is `data/datasets.toml`, and for sets of many files `data/manifest
 import hashlib
 import os
 import tempfile
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
-CHECKOUT = PACKAGE.parent
+from hqnn_utils import files
 
 
 class DataError(Exception):
@@ -60,32 +58,22 @@ class Entry:
 
 
 def root() -> Path:
-    """The data root: `$HQNN_DATA` if set, else `data/cache/` of this checkout."""
-    return Path(os.environ.get("HQNN_DATA") or CHECKOUT / "data" / "cache").expanduser()
+    """The data root: `$HQNN_DATA` if set, else `files.cache()`."""
+    return Path(os.environ.get("HQNN_DATA") or files.cache()).expanduser()
 
 
 def catalogue() -> dict[str, Entry]:
     """All data sets by name, as `data/datasets.toml` describes them."""
     entries = {}
-    for name, fields in table("datasets.toml").items():
+    for name, fields in files.table("datasets.toml").items():
         entries[name] = Entry(name, **({"files": _manifest(name)} if "size" in fields else {}), **fields)
     return entries
 
 
 def _manifest(name: str) -> dict[str, dict]:
     """File → its SHA-256, from a list in the format of `sha256sum`."""
-    lines = _place(f"manifests/{name}.sha256").read_text(encoding="utf-8").splitlines()
+    lines = files.place(f"data/manifests/{name}.sha256").read_text(encoding="utf-8").splitlines()
     return {file: {"sha256": sha256} for sha256, _, file in (line.partition("  ") for line in lines)}
-
-
-def table(file: str) -> dict:
-    """A TOML file of `data/`, of which a wheel carries its own copy."""
-    return tomllib.loads(_place(file).read_text(encoding="utf-8"))
-
-
-def _place(file: str) -> Path:
-    places = [CHECKOUT / "data" / file, PACKAGE / file]
-    return next(place for place in places if place.exists())
 
 
 def entry(name: str) -> Entry:
@@ -149,17 +137,17 @@ def downloads():
     return pooch
 
 
-def _unpack(wanted: Entry, files: list[str], timeout: float) -> None:
+def _unpack(wanted: Entry, needed: list[str], timeout: float) -> None:
     """Take the files out of the publisher's archive, each only if its SHA-256 is the catalogue's."""
     source = wanted.archive or f"kaggle.com/datasets/{wanted.kaggle}"
     try:
         with tempfile.TemporaryDirectory() as folder:
             read = _archive(wanted, Path(folder), timeout) if wanted.archive else _kaggle(wanted)
-            for file in files:
+            for file in needed:
                 content = read(file)
                 if hashlib.sha256(content).hexdigest() != wanted.files[file]["sha256"]:
                     raise ValueError(file)
-                _put(wanted.folder / file, content)
+                files.write(wanted.folder / file, content)
     except (OSError, KeyError, ValueError, ImportError) as error:
         left = sum(state != "ok" for state in verify(wanted.name).values())
         raise DataError(
@@ -189,14 +177,6 @@ def _kaggle(wanted: Entry) -> Callable[[str], bytes]:
         raise ImportError("kagglehub is not installed: `.venv/bin/uv pip install kagglehub`") from None
     folder = Path(kagglehub.dataset_download(wanted.kaggle)) / wanted.inside
     return lambda file: (folder / file).read_bytes()
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write beside the place and rename, so that a file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
 
 
 def _download(wanted: Entry, file: str, state: str, timeout: float) -> None:

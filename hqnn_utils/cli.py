@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hqnn_utils import chapters
+from hqnn_utils import parameters, results, runs
 
 
 class Refusal(click.ClickException):
@@ -40,15 +40,15 @@ def run(context, chapter, given, output, wants_help) -> None:
             context.exit(0 if wants_help else 2)
         repeated = {name for name, _ in given if [n for n, _ in given].count(name) > 1}
         if repeated:
-            raise chapters.ParameterError(f"parameter {', '.join(sorted(repeated))} is given more than once")
-        written = chapters.run(chapter, dict(given), output)
-    except chapters.ParameterError as error:
+            raise parameters.ParameterError(f"parameter {', '.join(sorted(repeated))} is given more than once")
+        written = runs.run(chapter, dict(given), output)
+    except parameters.ParameterError as error:
         raise Refusal(error, 2) from None
-    except chapters.ChapterError as error:
+    except parameters.ChapterError as error:
         raise Refusal(error) from None
     except Exception as error:
         raise _failure(chapter, error) from error
-    for name, result in chapters.results(written).items():
+    for name, result in results.of(written).items():
         click.echo(f"{name:32} {result.value} {result.unit}".rstrip())
     click.echo(f"written: {written}")
 
@@ -56,8 +56,8 @@ def run(context, chapter, given, output, wants_help) -> None:
 def _describe(chapter: str | None) -> str:
     """The parameters of a chapter, or the names of all."""
     if chapter is None:
-        return "Chapters: " + ", ".join(chapters.chapters())
-    declared = chapters.parameters(chapters.find(chapter))
+        return "Chapters: " + ", ".join(runs.chapters())
+    declared = parameters.of(runs.find(chapter))
     rows = [(f"{p.name}: {p.type} = {p.default!r}", p.help) for p in declared.values()]
     formatter = click.HelpFormatter(width=110)
     with formatter.section(f"Parameters of {chapter}"):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pennylane as qml
 
-from hqnn_utils.catalogue import table
+from hqnn_utils.files import table
 
 
 class DeviceError(RuntimeError):

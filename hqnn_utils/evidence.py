@@ -11,7 +11,7 @@ from statsmodels.stats import contingency_tables
 from statsmodels.stats.power import normal_sample_size_one_tail
 from statsmodels.stats.weightstats import DescrStatsW
 
-from hqnn_utils.catalogue import table
+from hqnn_utils.files import table
 
 
 def published() -> dict:

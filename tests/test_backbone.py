@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hqnn_utils import backbone
+from hqnn_utils import backbone, files
 from hqnn_utils.backbone import features, resnet18
 from hqnn_utils.catalogue import DataError, root, verify
 from hqnn_utils.photos import Photos, photos
@@ -148,7 +148,7 @@ def test_weights_that_are_not_the_published_ones_are_refused(monkeypatch, tmp_pa
 def test_weights_that_cannot_be_had_are_refused_with_a_way_on(monkeypatch, tmp_path):
     monkeypatch.setenv("HQNN_DATA", str(tmp_path))
     monkeypatch.setattr(backbone, "PQF_URL", "http://127.0.0.1:9/resnet18.pth")  # nobody listens there
-    monkeypatch.setattr(backbone, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(files, "cache", lambda: tmp_path)
     with pytest.raises(DataError, match=r"could not be fetched from .* set HQNN_DATA to a folder that holds weights/"):
         resnet18("resnet18-pqf")
 

@@ -11,21 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hqnn_utils import chapters
-from hqnn_utils.chapters import (
-    ChapterError,
-    Parameter,
-    ParameterError,
-    Result,
-    check_parameters,
-    declarations,
-    find,
-    parameters,
-    results,
-    run,
-    scrap,
-    validated,
-)
+from hqnn_utils import parameters, results, runs
+from hqnn_utils.parameters import ChapterError, Parameter, ParameterError, check_parameters, declarations, validated
+from hqnn_utils.results import Result, scrap
+from hqnn_utils.runs import find, run
 
 CELL = """
 # How long to train.
@@ -79,11 +68,11 @@ def test_a_hash_in_a_string_is_no_comment():
 
 def test_a_chapter_declares_in_the_cell_that_is_tagged(write_notebook, tmp_path):
     path = write_notebook(tmp_path / "a.ipynb", "other: int = 1", parameters="depth: int = 2  # layers")
-    assert list(parameters(path)) == ["depth"]
+    assert list(parameters.of(path)) == ["depth"]
 
 
 def test_a_chapter_without_such_a_cell_declares_nothing(write_notebook, tmp_path):
-    assert parameters(write_notebook(tmp_path / "a.ipynb", "depth: int = 2")) == {}
+    assert parameters.of(write_notebook(tmp_path / "a.ipynb", "depth: int = 2")) == {}
 
 
 # -- what a value may be -----------------------------------------------------------------------------------------------
@@ -313,21 +302,21 @@ def book(monkeypatch, tmp_path, write_notebook):
     lying_about = ("foundations/.ipynb_checkpoints/pqc-checkpoint", "foundations/.pqc-x7w9", ".pqc-x7w9")
     for name in ("foundations/pqc", "experiments/device_timing", *lying_about):
         write_notebook(folder / f"{name}.ipynb")
-    monkeypatch.setattr(chapters, "BOOK", folder)
+    monkeypatch.setattr(runs, "BOOK", folder)
     return folder
 
 
 def test_the_chapters_are_the_notebooks_of_the_book(book):
-    assert chapters.chapters() == {
+    assert runs.chapters() == {
         "device_timing": book / "experiments/device_timing.ipynb",
         "pqc": book / "foundations/pqc.ipynb",
     }
 
 
 def test_the_book_may_itself_lie_in_a_hidden_folder(book, monkeypatch, tmp_path):
-    monkeypatch.setattr(chapters, "BOOK", tmp_path / ".hidden")
-    book.rename(chapters.BOOK)
-    assert list(chapters.chapters()) == ["device_timing", "pqc"]
+    monkeypatch.setattr(runs, "BOOK", tmp_path / ".hidden")
+    book.rename(runs.BOOK)
+    assert list(runs.chapters()) == ["device_timing", "pqc"]
 
 
 @pytest.mark.parametrize("wanted", ["pqc", "foundations/pqc", "pqc.ipynb"])
@@ -395,7 +384,8 @@ GLUED = {
 GLUING = """
 import sys
 import numpy as np, torch
-from hqnn_utils.chapters import check_parameters, glue
+from hqnn_utils.parameters import check_parameters
+from hqnn_utils.results import glue
 check_parameters(globals())
 glue("number", 0.1 + 0.2, "s", tolerance=0.01)
 glue("count", 7)
@@ -421,13 +411,13 @@ def executed(write_notebook, tmp_path_factory):
 
 @pytest.mark.parametrize("name", GLUED)
 def test_a_glued_result_is_read_back_with_unit_and_tolerance(executed, name):
-    found, (value, unit, tolerance) = results(executed)[name], GLUED[name]
+    found, (value, unit, tolerance) = results.of(executed)[name], GLUED[name]
     assert (found.unit, found.tolerance, type(found.value)) == (unit, tolerance, type(value))
     assert found.value == value or (isnan(found.value) and isnan(value))
 
 
 def test_results_come_in_the_order_in_which_they_were_glued(executed):
-    assert list(results(executed)) == list(GLUED)
+    assert list(results.of(executed)) == list(GLUED)
 
 
 def test_a_run_writes_one_file_and_nothing_else(executed):
@@ -439,7 +429,7 @@ def test_a_run_can_be_read_by_everyone(executed):
 
 
 def test_a_run_keeps_its_record(executed):
-    record = chapters.record(executed)
+    record = results.record(executed)
     assert (record["chapter"], record["parameters"]) == ("small", {"epochs": 5, "rate": 0.1})
     assert datetime.strptime(record["date"], "%Y-%m-%d")
     assert 0 < record["wall_time_s"] < 600
@@ -528,13 +518,13 @@ def test_without_an_output_a_run_goes_to_runs_under_the_chapters_name_and_the_ti
 
 
 def test_a_notebook_that_was_not_run_has_no_record(chapter):
-    assert chapters.record(chapter) == {}
+    assert results.record(chapter) == {}
 
 
 def test_a_chapter_may_renew_its_own_outputs_with_its_defaults(chapter, monkeypatch):
     monkeypatch.setattr(papermill, "execute_notebook", imitated)
     assert run(str(chapter), {}, chapter) == chapter
-    assert chapters.record(chapter)["parameters"] == {"epochs": 3, "rate": 0.1}
+    assert results.record(chapter)["parameters"] == {"epochs": 3, "rate": 0.1}
 
 
 def test_a_kernel_in_another_folder_sees_the_same_data_root(chapter, monkeypatch, tmp_path):

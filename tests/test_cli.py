@@ -21,7 +21,7 @@ def hqnn(*arguments, **environment) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def chapter(write_notebook, tmp_path):
-    glueing = "from hqnn_utils.chapters import glue\nglue('epochs seen', epochs, 'passes')"
+    glueing = "from hqnn_utils.results import glue\nglue('epochs seen', epochs, 'passes')"
     return write_notebook(tmp_path / "small.ipynb", glueing, parameters=PARAMETERS)
 
 
@@ -120,7 +120,7 @@ FAILURES = {
     "an error of its own code": ("1 / 0", "ZeroDivisionError: division by zero", True),
     "a data set that is not there": ("from hqnn_utils.data import load; load('cifar')", "DataError: unknown data set", False),
     "a refused parameter": (
-        "epochs = 99\nfrom hqnn_utils.chapters import check_parameters; check_parameters(globals())",
+        "epochs = 99\nfrom hqnn_utils.parameters import check_parameters; check_parameters(globals())",
         "ParameterError: parameter epochs = 99 refused",
         False,
     ),

@@ -63,7 +63,7 @@ def toy(monkeypatch, tmp_path) -> Entry:
     monkeypatch.setenv("HQNN_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(catalogue, "catalogue", lambda: {"toy": described, "digits": digits})
-    monkeypatch.setattr(backbone, "CHECKOUT", tmp_path)  # where features are kept
+    monkeypatch.setattr(backbone.files, "cache", lambda: tmp_path)  # where features are kept
     monkeypatch.setattr(backbone, "resnet18", small_network)
     return described
 

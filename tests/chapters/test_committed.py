@@ -6,10 +6,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from hqnn_utils import chapters
+from hqnn_utils import parameters, results, runs
 
 BOOK = Path(__file__).parents[2] / "book"
-PATHS = list(chapters.chapters().values())
+PATHS = list(runs.chapters().values())
 chapter = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 PROSE = [*BOOK.rglob("*.md"), *PATHS]
 
@@ -30,7 +30,7 @@ def prose(path: Path) -> str:
 
 
 def test_there_are_chapters():
-    assert {"pqc", "entanglement", "quantum_classifier", "quantum_entanglement", "how_strong"} <= set(chapters.chapters())
+    assert {"pqc", "entanglement", "quantum_classifier", "quantum_entanglement", "how_strong"} <= set(runs.chapters())
 
 
 @chapter
@@ -61,7 +61,7 @@ def test_cells_are_short_enough_to_read(path):
 
 @chapter
 def test_the_parameters_cell_declares_meaning_and_allowed_values(path):
-    declared = chapters.parameters(path)
+    declared = parameters.of(path)
     assert declared
     for parameter in declared.values():
         assert re.search(r"\w.*, (each )?in [\[({].*[\])}]$", parameter.help), f"{parameter.name}: {parameter.help!r}"
@@ -70,18 +70,18 @@ def test_the_parameters_cell_declares_meaning_and_allowed_values(path):
 
 @chapter
 def test_the_run_on_record_had_the_default_parameters(path):
-    record = chapters.record(path)
-    assert record["parameters"] == {name: p.default for name, p in chapters.parameters(path).items()}
+    record = results.record(path)
+    assert record["parameters"] == {name: p.default for name, p in parameters.of(path).items()}
     assert record["wall_time_s"] > 0 and {"python", "torch", "pennylane"} <= record["versions"].keys()
 
 
 @chapter
 def test_an_experiment_was_run_on_real_data_and_says_on_which(path):
     if path.parent.name in ("experiments", "evidence"):
-        declared = chapters.parameters(path)
+        declared = parameters.of(path)
         names = declared["datasets"].default if "datasets" in declared else [declared["dataset"].default]
         assert names and "digits" not in names
-        assert re.fullmatch(r"[0-9a-f]{64}", chapters.results(path)["dataset_sha256"].value)
+        assert re.fullmatch(r"[0-9a-f]{64}", results.of(path)["dataset_sha256"].value)
 
 
 @chapter
@@ -106,4 +106,4 @@ def quoted(path: Path) -> set[str]:
 
 @chapter
 def test_what_prose_quotes_was_recorded(path):
-    assert quoted(path) <= chapters.results(path).keys()
+    assert quoted(path) <= results.of(path).keys()

@@ -7,10 +7,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from hqnn_utils import chapters
+from hqnn_utils import runs
 
 REPOSITORY = Path(__file__).parents[2]
-SOURCE = "from hqnn_utils.chapters import glue\nimport random\nglue('x', 1.0 + {step}, tolerance=0.1)\nprint('y = {y}')"
+SOURCE = "from hqnn_utils.results import glue\nimport random\nglue('x', 1.0 + {step}, tolerance=0.1)\nprint('y = {y}')"
 
 
 def check(folder: Path, committed: dict, fresh: dict) -> subprocess.CompletedProcess:
@@ -19,7 +19,7 @@ def check(folder: Path, committed: dict, fresh: dict) -> subprocess.CompletedPro
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path = folder / "chapter.ipynb"
     nbformat.write(notebook, path)
-    chapters.run(str(path), {}, path)
+    runs.run(str(path), {}, path)
     executed = nbformat.read(path, as_version=4)
     executed.cells[0].source = SOURCE.format(**fresh)
     nbformat.write(executed, path)

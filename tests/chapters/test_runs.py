@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from braket_service import serving
 
-from hqnn_utils import chapters
+from hqnn_utils import parameters, results, runs
 
 BIN = Path(sys.executable).parent
-EXPERIMENTS = [path for path in chapters.chapters().values() if path.parent.name in ("experiments", "evidence")]
-CLASSIFIER = chapters.find("quantum_classifier")
+EXPERIMENTS = [path for path in runs.chapters().values() if path.parent.name in ("experiments", "evidence")]
+CLASSIFIER = runs.find("quantum_classifier")
 BRIEF = {
     "quantum_classifier": dict(epochs="1", seeds="3", small_epochs="2"),
     "quantum_activation": dict(
@@ -61,17 +61,17 @@ def options(parameters: dict[str, str]) -> list[str]:
 
 def papermill_options(path: Path) -> list[str]:
     """What makes papermill run an experiment briefly and on the data set that is everywhere; lists are YAML to it."""
-    digits = {"datasets": "[digits]"} if "datasets" in chapters.parameters(path) else {"dataset": "digits"}
+    digits = {"datasets": "[digits]"} if "datasets" in parameters.of(path) else {"dataset": "digits"}
     given = (BRIEF[path.stem] | digits).items()
     return [word for name, v in given for word in (("-y", f"{name}: {v}") if v.startswith("[") else ("-p", name, v))]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> dict[str, chapters.Result]:
+def trained(tmp_path_factory) -> dict[str, results.Result]:
     """The classifier on digits, trained long enough to classify."""
     output = tmp_path_factory.mktemp("runs") / "classifier.ipynb"
-    chapters.run("quantum_classifier", QUICK | {"epochs": "25"}, output)
-    return chapters.results(output)
+    runs.run("quantum_classifier", QUICK | {"epochs": "25"}, output)
+    return results.of(output)
 
 
 def test_the_classifier_learns_digits(trained):
@@ -93,16 +93,16 @@ def test_one_shot_is_right_as_often_as_the_loss_says(trained):
 
 def test_a_run_records_the_same_results_as_the_committed_one(trained):
     sized = ("small_test_",)  # named by the sizes that were asked for
-    committed = {name for name in chapters.results(CLASSIFIER) if not name.startswith(sized)}
+    committed = {name for name in results.of(CLASSIFIER) if not name.startswith(sized)}
     assert committed == {name for name in trained if not name.startswith(sized)}
 
 
 def test_training_works_with_finite_shots(tmp_path):
     output = tmp_path / "shots.ipynb"
-    chapters.run("quantum_classifier", QUICK | {"epochs": "4", "shots": "20", "train_size": "100"}, output)
-    results = chapters.results(output)
-    assert results["quantum_train_loss"].value < -0.6  # from -0.5, where guessing stays
-    assert results["twins_differ"].value > 0  # shots are noise, so the twins part
+    runs.run("quantum_classifier", QUICK | {"epochs": "4", "shots": "20", "train_size": "100"}, output)
+    found = results.of(output)
+    assert found["quantum_train_loss"].value < -0.6  # from -0.5, where guessing stays
+    assert found["twins_differ"].value > 0  # shots are noise, so the twins part
 
 
 @pytest.mark.parametrize("path", [path for path in EXPERIMENTS if path.stem != "device_timing"], ids=lambda path: path.stem)
@@ -110,19 +110,19 @@ def test_plain_papermill_runs_every_experiment_on_digits(path, tmp_path):
     output = tmp_path / "out.ipynb"
     done = call("papermill", str(path), str(output), *papermill_options(path))
     assert done.returncode == 0, done.stderr[-2000:]
-    results, committed = chapters.results(output), chapters.results(path)
-    assert results["dataset"].value == "digits" and committed["dataset"].value != "digits"
-    accuracy = results.get("quantum_test_accuracy")
+    found, committed = results.of(output), results.of(path)
+    assert found["dataset"].value == "digits" and committed["dataset"].value != "digits"
+    accuracy = found.get("quantum_test_accuracy")
     assert accuracy is None or 0.5 < accuracy.value <= 1
 
 
 def test_quantum_and_sine_stay_one_function_in_ten_classes(tmp_path):
     output = tmp_path / "activation.ipynb"
-    chapters.run("quantum_activation", {"dataset": "digits"} | BRIEF["quantum_activation"] | {"controls": "['sine']"}, output)
-    results = chapters.results(output)
-    assert results["apart_double"].value < 1e-12 < results["apart_single"].value < 1e-3
-    assert results["apart_tanh"].value > 100 * results["apart_single"].value
-    assert results["least_found"].value == pytest.approx(results["least_1"].value, abs=1e-4)
+    runs.run("quantum_activation", {"dataset": "digits"} | BRIEF["quantum_activation"] | {"controls": "['sine']"}, output)
+    found = results.of(output)
+    assert found["apart_double"].value < 1e-12 < found["apart_single"].value < 1e-3
+    assert found["apart_tanh"].value > 100 * found["apart_single"].value
+    assert found["least_found"].value == pytest.approx(found["least_1"].value, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_machine_without_images_runs_on_what_it_has_and_says_what_is_missing(t
         "hqnn", "run", chapter, *options(BRIEF[chapter]), "-o", str(output), HQNN_DATA=str(tmp_path / "data"), **proxies
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert chapters.results(output)["dataset"].value == "digits"
+    assert results.of(output)["dataset"].value == "digits"
     said = output.read_text(encoding="utf-8")
     for name in ("mnist", "hymenoptera", "brain_tumor", "chessman"):
         assert f"hqnn data fetch {name}" in said, "what is missing, and the way to it"
@@ -206,7 +206,7 @@ def paid(record: Path, output: Path, **given: str) -> list[str]:
 
 def test_a_paid_run_stays_within_its_budget_and_leaks_nothing(tmp_path):
     output, record = tmp_path / "out.ipynb", tmp_path / "paid"
-    plain = ["papermill", str(chapters.find("device_timing")), str(output), *papermill_options(chapters.find("device_timing"))]
+    plain = ["papermill", str(runs.find("device_timing")), str(output), *papermill_options(runs.find("device_timing"))]
     with serving(readout=0.02) as (service, variables):
         variables["AWS_SECRET_ACCESS_KEY"] = "a secret of the reader"
         refused = call(*paid(record, output, remote="processor", budget_usd="5"), **variables)
@@ -215,9 +215,9 @@ def test_a_paid_run_stays_within_its_budget_and_leaks_nothing(tmp_path):
         given = {"paid": "True", "record": str(record), "remote": "processor", "budget_usd": "22"}
         done = call(*plain, *options(given), **variables)
     assert done.returncode == 0, done.stderr[-2000:]
-    results = chapters.results(output)
-    assert len(service.tasks) == 18 and results["usd_paid"].value == pytest.approx(21.6)
-    assert results["dataset"].value == "digits" and results["circuits"].value == 18
+    found = results.of(output)
+    assert len(service.tasks) == 18 and found["usd_paid"].value == pytest.approx(21.6)
+    assert found["dataset"].value == "digits" and found["circuits"].value == 18
     buckets = {task.request["outputS3Bucket"] for task in service.tasks.values()}
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     for secret in {service.account, "a secret of the reader", *buckets}:

@@ -1,4 +1,4 @@
-"""A chapter as a program: its declared parameters, running it, and reading its results back.
+"""The parameters that a chapter declares, and what they allow.
 
 A chapter is a notebook with one cell tagged `parameters`, whose lines read
 
@@ -14,22 +14,13 @@ import ast
 import difflib
 import io
 import json
-import os
 import re
-import sys
-import tempfile
-import time
 import tokenize
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
 
-BOOK = Path(__file__).parent.parent / "book"
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
-RECORDED = ("hqnn-utils", "pennylane", "torch", "numpy")
 
 
 class ChapterError(Exception):
@@ -128,50 +119,21 @@ def declarations(source: str) -> dict[str, Parameter]:
     }
 
 
-def chapters() -> dict[str, Path]:
-    """The chapters of the book by name: every notebook under `book/`."""
-    # Hidden ones are Jupyter's checkpoints and runs that are still going on.
-    notebooks = [path.relative_to(BOOK) for path in sorted(BOOK.rglob("*.ipynb"))]
-    return {path.stem: BOOK / path for path in notebooks if not any(part.startswith(".") for part in path.parts)}
-
-
-def find(chapter: str) -> Path:
-    """The notebook of a chapter, given by name (`pqc`), with its part (`foundations/pqc`), or as a path to a notebook.
-
-    Raises:
-        ChapterError: there is none; names the near misses, or all chapters.
-    """
-    if chapter.endswith(".ipynb") and Path(chapter).is_file():
-        return Path(chapter)
-    known, wanted = chapters(), chapter.removesuffix(".ipynb")
-    for name, path in known.items():
-        if wanted in (name, path.relative_to(BOOK).with_suffix("").as_posix()):
-            return path
-    near = difflib.get_close_matches(Path(chapter).stem, known)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the book has {', '.join(known)}"
-    raise ChapterError(f"unknown chapter {chapter!r}: {hint}")
-
-
-def parameters(path: Path) -> dict[str, Parameter]:
+def of(path: Path) -> dict[str, Parameter]:
     """The parameters that a chapter declares; none for a chapter without a parameters cell."""
-    for cell in _read(path)["cells"]:
+    for cell in read(path)["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             return declarations("".join(cell["source"]))
     return {}
 
 
-def _read(path: Path) -> dict:
+def read(path: Path) -> dict:
     """A notebook, plainly as JSON: nbformat takes a second to import, which a refusal need not wait for."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         return {"cells": notebook["cells"], "metadata": notebook["metadata"]}
     except (ValueError, TypeError, KeyError):
         raise ChapterError(f"{path} is no notebook: a chapter is an .ipynb file, see `hqnn run --help`") from None
-
-
-def record(path: Path) -> dict:
-    """What `run` recorded in a notebook: chapter, parameters, date, wall time in seconds, cores, versions; or nothing."""
-    return _read(path)["metadata"].get("hqnn", {})
 
 
 def validated(declared: dict[str, Parameter], given: dict[str, str]) -> dict:
@@ -221,119 +183,3 @@ def _declares(source: str) -> bool:
         return bool(declarations(source))
     except (SyntaxError, ValueError, tokenize.TokenError):  # magics, and annotations of something that is no literal
         return False
-
-
-def glue(name: str, value: float | int | str, unit: str = "", tolerance: float = 0.0) -> None:
-    """Record a result in the executed notebook, where prose can quote it and `results` reads it back.
-
-    Args:
-        name: of the result; prose quotes it as `{glue:text}`.
-        value: a number or a string; numpy and torch scalars become plain numbers, which a format such as `:.3f` needs.
-        unit: of the value, e.g. `"s"`.
-        tolerance: by how much a run on another machine may differ, in the same unit.
-
-    The output has the form that scrapbook defined and MyST-NB reads, plus unit and tolerance.
-    """
-    from IPython.display import display
-
-    value = value.item() if hasattr(value, "item") else value
-    prefix = "application/papermill.record/"  # stored, not shown
-    scrap = {"scrapbook": {"name": name, "mime_prefix": prefix}, "hqnn": {"unit": unit, "tolerance": tolerance}}
-    display({f"{prefix}text/plain": repr(value)}, raw=True, metadata=scrap)
-
-
-@dataclass(frozen=True)
-class Result:
-    """A number or a string that a chapter glued."""
-
-    value: object
-    unit: str
-    tolerance: float
-
-    def agrees(self, other: "Result") -> bool:
-        """Whether another run's result is the same within the tolerance that this one declares."""
-        if isinstance(self.value, str) or isinstance(other.value, str):
-            return self.value == other.value
-        return self.value == other.value or abs(self.value - other.value) <= self.tolerance
-
-
-def scrap(output: dict) -> tuple[str, Result] | None:
-    """Name and result of a notebook output that `glue` made, or None for any other output."""
-    metadata = output.get("metadata", {})
-    if "hqnn" not in metadata:
-        return None
-    text = "".join(output["data"][metadata["scrapbook"]["mime_prefix"] + "text/plain"])
-    facts = metadata["hqnn"]
-    value = float(text) if text in ("nan", "inf", "-inf") else ast.literal_eval(text)
-    return metadata["scrapbook"]["name"], Result(value, facts["unit"], float(facts["tolerance"]))
-
-
-def results(path: Path) -> dict[str, Result]:
-    """Everything that an executed notebook glued, by name."""
-    outputs = [output for cell in _read(path)["cells"] for output in cell.get("outputs", [])]
-    return dict(found for output in outputs if (found := scrap(output)))
-
-
-def run(chapter: str, given: dict[str, str], output: Path | None = None) -> Path:
-    """Execute a chapter with parameters and write the executed notebook, with a record of the run in its metadata.
-
-    Args:
-        chapter: as for `find`.
-        given: parameters as text, by name; the chapter's defaults hold for all others.
-        output: where to write; by default `runs/CHAPTER-TIME.ipynb`. With the chapter's own path its committed outputs are
-            renewed, which is allowed with default parameters only.
-
-    Returns:
-        The path written. Nothing is written there unless every cell ran.
-
-    Raises:
-        ParameterError, ChapterError: before a kernel starts.
-        papermill.PapermillExecutionError: a cell failed.
-    """
-    path = find(chapter)
-    values = validated(parameters(path), given)
-    output = output or Path("runs") / f"{path.stem}-{datetime.now():%Y%m%d-%H%M%S}.ipynb"
-    if values and output.resolve() == path.resolve():
-        raise ChapterError(f"{output} is the chapter itself, which keeps its default parameters: choose another output")
-    if output.is_dir():
-        raise ChapterError(f"cannot write {output}: it is a folder; choose another place with --output")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(".ipynb", f".{output.stem}-", output.parent)
-    except OSError as error:
-        raise ChapterError(f"cannot write {output}: {error.strerror}; choose another place with --output") from None
-    os.close(handle)
-    beside = Path(name)
-    try:
-        _execute(path, beside, values)
-        beside.chmod(0o644)  # mkstemp's files are private
-        beside.replace(output)
-    finally:
-        beside.unlink(missing_ok=True)
-    return output
-
-
-def _execute(path: Path, target: Path, values: dict) -> None:
-    import nbformat  # these two here, because a refused parameter must not wait for them
-    import papermill
-
-    if data := os.environ.get("HQNN_DATA"):
-        os.environ["HQNN_DATA"] = str(Path(data).expanduser().resolve())  # the kernel may run in another folder
-    started, clock = datetime.now(UTC), time.perf_counter()
-    papermill.execute_notebook(path, target, values, stderr_file=sys.stderr, progress_bar=True)
-    notebook = nbformat.read(target, as_version=4)
-    # papermill leaves this machine's paths and a clock on every cell; the record keeps what a reader can use.
-    notebook.metadata.pop("papermill", None)
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        if "outputs" in cell:  # progress bars, shown while they moved
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" or "\r" not in o.text]
-    notebook.metadata["hqnn"] = {
-        "chapter": path.stem,
-        "parameters": {name: p.default for name, p in parameters(path).items()} | values,
-        "date": f"{started:%Y-%m-%d}",
-        "wall_time_s": round(time.perf_counter() - clock, 1),
-        "cores": os.cpu_count(),
-        "versions": {"python": python_version()} | {name: version(name) for name in RECORDED},
-    }
-    nbformat.write(notebook, target)

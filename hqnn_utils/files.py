@@ -1,0 +1,82 @@
+"""Where things lie, in a checkout or an installed package, and how they are written: whole, or not at all."""
+
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import platformdirs
+import psutil
+
+PACKAGE = Path(__file__).parent
+CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
+"""The checkout that this package is used from; `None` where it was installed from a wheel."""
+
+
+def place(name: str) -> Path:
+    """Where a file or folder of the repository lies, e.g. `"data/datasets.toml"`; a wheel carries its own copy."""
+    return (CHECKOUT or PACKAGE / "shipped") / name
+
+
+def table(name: str) -> dict:
+    """A TOML file of `data/`."""
+    return tomllib.loads(place(f"data/{name}").read_text(encoding="utf-8"))
+
+
+def cache() -> Path:
+    """The folder for what can be fetched or computed again: `data/cache/` of the checkout, else the user's cache folder."""
+    return CHECKOUT / "data" / "cache" if CHECKOUT else platformdirs.user_cache_path("hqnn")
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its place at the end; after an error `path` is as it was.
+
+    What is written is on the disk before it is renamed, so `path` is whole or old even if the power fails. The file can be
+    read by whom the umask says, unlike those of `tempfile`. Files that a killed process left behind in the same folder are
+    removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(path.parent)
+    temporary = path.parent / f".hqnn-{_host()}-{os.getpid()}-{uuid4().hex[:8]}.part{path.suffix}"
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all, as `beside`; text as UTF-8."""
+    with beside(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync(folder: Path) -> None:
+    """Make sure that the names in a folder are on the disk; does nothing where a system cannot."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what `beside` left in a folder when its process was killed: files of this machine whose process is gone."""
+    for file in folder.glob(f".hqnn-{_host()}-*.part*"):
+        owner = re.fullmatch(r"(\d+)-\w+\.part.*", file.name.removeprefix(f".hqnn-{_host()}-"))
+        if owner and not psutil.pid_exists(int(owner[1])):
+            file.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return re.sub(r"\W", "_", socket.gethostname())[:40]
