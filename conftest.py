@@ -1,10 +1,14 @@
-"""How the chapters are checked: nbval runs every cell again, and results are compared with the tolerance they declare."""
+"""How the chapters are checked: nbval runs every cell again, compares results within their tolerance, and figures by look."""
 
+import base64
+import io
 import os
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from hqnn_utils import catalogue, parameters, results
 
@@ -25,18 +29,45 @@ def _is_progress(output: dict) -> bool:
 
 
 def compare_with_tolerance(cell, test: list, ref: list, skip_compare=None) -> bool:
-    """nbval's comparison, but for glued results: those must agree within the tolerance of the committed one."""
-    committed, found = (dict(filter(None, map(results.scrap, outputs))) for outputs in (ref, test))
+    """nbval's comparison, but results must agree within their tolerance, and figures by look; the record is left out."""
+    committed, found = (results.in_outputs(outputs) for outputs in (ref, test))
     apart = [
         f"{name}: committed {result.value!r} ± {result.tolerance}, found {getattr(found.get(name), 'value', 'nothing')!r}"
         for name, result in committed.items()
         if name not in found or not result.agrees(found[name])
     ] + [f"{name}: not in the committed outputs" for name in found.keys() - committed.keys()]
+    old, new = ([o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})] for outputs in (ref, test))
+    if len(old) != len(new):
+        apart.append(f"{len(old)} figures committed, {len(new)} found")
+    apart += [f"figure {n}: {why}" for n, pair in enumerate(zip(old, new), 1) if (why := different(*pair))]  # noqa: B905
     if apart:
         cell.comparison_traceback = apart
         return False
-    kept = [[o for o in outputs if not results.scrap(o) and not _is_progress(o)] for outputs in (test, ref)]
+    kept = [[o for o in outputs if not results.is_record(o) and not _is_progress(o)] for outputs in (test, ref)]
     return compare_exactly(cell, *kept, skip_compare)
+
+
+ALIKE = 0.8
+"""Two runs' figures have an `ink` that correlates by more; those of different cells of the book by less, but for one pair."""
+
+
+def different(committed: str, found: str) -> str:
+    """Why two figures are not the same picture, within what a clock or another machine's fonts move; empty if they are."""
+    old, new = (Image.open(io.BytesIO(base64.b64decode(png))) for png in (committed, found))
+    if any(abs(a - b) > 0.05 * a for a, b in zip(old.size, new.size, strict=True)):
+        return f"committed with {old.size} pixels, found with {new.size}"
+    inks = ink(old), ink(new)
+    if min(np.ptp(one) for one in inks) == 0:
+        return "one of them is blank"
+    alike = np.corrcoef(*map(np.ravel, inks))[0, 1]
+    return "" if alike > ALIKE else f"their ink correlates by {alike:.2f} only"
+
+
+def ink(image: Image.Image) -> np.ndarray:
+    """Where a figure is not white, and in which colour, coarsely: `(48, 48, 3)`."""
+    ground = Image.new("RGBA", image.size, "white")
+    ground.alpha_composite(image.convert("RGBA"))
+    return 255.0 - np.asarray(ground.convert("RGB").resize((48, 48), Image.Resampling.BOX))
 
 
 def execute_with_history(kernel, source: str, allow_stdin=None) -> str:

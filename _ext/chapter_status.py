@@ -16,8 +16,8 @@ class ChapterStatus(SphinxDirective):
         for name, path in runs.chapters().items():
             self.env.note_dependency(str(path))
             record = results.record(path)
-            if not record:
-                raise self.warning(f"{name} has no record of a run: renew it with `make chapters`")
+            if not record.get("finished"):
+                raise self.warning(f"{name} has no record of a whole run: renew it with `make chapters`")
             versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
             rows.append((name, record["date"], f"{record['wall_time_s']:.0f} s", str(record["cores"]), versions))
         return [_table(rows)]

@@ -176,6 +176,10 @@ def check_parameters(namespace: dict) -> None:
                     raise ParameterError(_unknown(line.targets[0].id, declared))
     for name, parameter in declared.items():
         parameter.check(namespace[name])
+    from hqnn_utils import results  # here, because it reads notebooks by this module
+
+    values = {name: namespace[name] for name in declared}
+    results.begin(values, {name: p.default for name, p in declared.items() if values[name] != p.default})
 
 
 def _declares(source: str) -> bool:

@@ -1,29 +1,123 @@
-"""What a chapter found: results recorded in the executed notebook, and read back from it."""
+"""What a chapter found: results recorded in the executed notebook, read back from it, and written into its sentences.
 
-import ast
+A chapter records its own run: `check_parameters` calls `begin` with the parameters that are in force, and every `glue` belongs
+to that run. So whatever executes a notebook (`hqnn run`, papermill, nbclient, JupyterLab), what is on record is what was
+computed. In Jupyter the results of a cell are a small table below it; the rendered book quotes them in its sentences:
+
+    The angle is 0.80<!--=theta:.2f--> radians.
+
+The comment names the result and its format, and nobody sees it; the number before it is written there by `write_numbers`.
+Other pages name the chapter too: `0.80<!--=foundations/pqc::theta:.2f-->`.
+"""
+
+import html
+import json
+import math
+import numbers
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
+from platform import python_version
+from uuid import uuid4
 
-from hqnn_utils.parameters import read
+from hqnn_utils import files
+from hqnn_utils.parameters import ChapterError, read
+
+RECORDED = ("hqnn-utils", "pennylane", "torch", "numpy")
+RUN, FOUND = "application/vnd.hqnn.run+json", "application/vnd.hqnn.results+json"
+HIDDEN = {"mime_prefix": "application/papermill.record/"}
+"""What makes MyST-NB leave an output out of the page, as scrapbook defined it."""
+
+
+class _Run:
+    """The run that is going on in this process, and what the present cell has glued."""
+
+    name = ""
+    number = 0  # of outputs, since MyST-NB wants different names for them
+    glued: dict[str, dict]
+
+
+def begin(values: dict, changed: dict) -> None:
+    """Open a new record, with the parameters that are in force. Called by `check_parameters`.
+
+    Args:
+        values: every parameter of the chapter, by name.
+        changed: the defaults of those that have another value here; a note then says where this run's numbers stand.
+    """
+    _Run.name, _Run.glued = uuid4().hex[:12], {}
+    record = {
+        "run": _Run.name,
+        "parameters": values,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "versions": {"python": python_version()} | {name: version(name) for name in RECORDED},
+    }
+    note = {}
+    if changed:
+        told = ", ".join(f"{name} = {values[name]!r} (not {default!r})" for name, default in changed.items())
+        text = (
+            f"This run has {told}. The numbers in the sentences are those of the run that wrote them; the numbers of this run "
+            "stand in the tables below the cells, and `hqnn numbers FILE` writes them into the sentences of a saved notebook."
+        )
+        note = {"text/markdown": f"> {text}", "text/plain": text}
+    _show({RUN: record} | note)
 
 
 def glue(name: str, value: float | int | str, unit: str = "", tolerance: float = 0.0) -> None:
-    """Record a result in the executed notebook, where prose can quote it and `results` reads it back.
+    """Record a result in the executed notebook, where sentences can quote it and `of` reads it back.
 
     Args:
-        name: of the result; prose quotes it as `{glue:text}`.
-        value: a number or a string; numpy and torch scalars become plain numbers, which a format such as `:.3f` needs.
+        name: of the result.
+        value: a finite number or a string; numpy and torch scalars become plain numbers.
         unit: of the value, e.g. `"s"`.
         tolerance: by how much a run on another machine may differ, in the same unit.
 
-    The output has the form that scrapbook defined and MyST-NB reads, plus unit and tolerance.
+    Raises:
+        ValueError: a value that is no finite number, string or truth value, or a name that a sentence could not quote.
+
+    All results of a cell are written as one output, when the cell ends.
     """
-    from IPython.display import display
+    from IPython import get_ipython
 
     value = value.item() if hasattr(value, "item") else value
-    prefix = "application/papermill.record/"  # stored, not shown
-    scrap = {"scrapbook": {"name": name, "mime_prefix": prefix}, "hqnn": {"unit": unit, "tolerance": tolerance}}
-    display({f"{prefix}text/plain": repr(value)}, raw=True, metadata=scrap)
+    if not re.fullmatch(r"[^\s<>:]+", name):
+        raise ValueError(f"a result needs a name without spaces, colons and angle brackets, got {name!r}")
+    if not isinstance(value, str | numbers.Real) or (not isinstance(value, str) and not math.isfinite(value)):
+        raise ValueError(f"result {name!r} is {value!r}, which is no finite number and no text: look at how it was computed")
+    if not (shell := get_ipython()):
+        return
+    if not getattr(_Run, "glued", None):
+        _Run.glued = {}
+        # At the end of the cell: one output, behind all others. Registered anew each time, since it takes itself out again.
+        shell.events.register("post_run_cell", _cell_ended)
+    _Run.glued[name] = {"value": value, "unit": unit, "tolerance": float(tolerance)}
+
+
+def _cell_ended(result) -> None:
+    from IPython import get_ipython
+
+    get_ipython().events.unregister("post_run_cell", _cell_ended)
+    glued, _Run.glued = _Run.glued, {}
+    rows = [(name, f"{_plain(fact['value'])} {fact['unit']}".rstrip()) for name, fact in glued.items()]
+    cells = "".join(f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
+    table = f"<table><caption>Results of this cell</caption>{cells}</table>"
+    text = "\n".join(f"{name} = {value}" for name, value in rows)
+    _show({FOUND: {"run": _Run.name, "results": glued}, "text/html": table, "text/plain": text})
+
+
+def _plain(value) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _show(data: dict) -> None:
+    from IPython.display import display
+
+    _Run.number += 1
+    display(data, raw=True, metadata={"scrapbook": {"name": f"hqnn-{_Run.number}"} | HIDDEN, "hqnn": True})
 
 
 @dataclass(frozen=True)
@@ -41,23 +135,120 @@ class Result:
         return self.value == other.value or abs(self.value - other.value) <= self.tolerance
 
 
-def scrap(output: dict) -> tuple[str, Result] | None:
-    """Name and result of a notebook output that `glue` made, or None for any other output."""
-    metadata = output.get("metadata", {})
-    if "hqnn" not in metadata:
-        return None
-    text = "".join(output["data"][metadata["scrapbook"]["mime_prefix"] + "text/plain"])
-    facts = metadata["hqnn"]
-    value = float(text) if text in ("nan", "inf", "-inf") else ast.literal_eval(text)
-    return metadata["scrapbook"]["name"], Result(value, facts["unit"], float(facts["tolerance"]))
+def is_record(output: dict) -> bool:
+    """Whether an output of a notebook was made by `begin` or `glue`."""
+    return bool(output.get("metadata", {}).get("hqnn"))
+
+
+def in_outputs(outputs: list[dict], run: str | None = None) -> dict[str, Result]:
+    """What `glue` left in some outputs, by name; with the name of a run, only what belongs to it."""
+    parts = [output["data"][FOUND] for output in outputs if is_record(output) and FOUND in output["data"]]
+    parts = [part for part in parts if run in (None, part["run"])]
+    return {name: Result(**fact) for part in parts for name, fact in part["results"].items()}
 
 
 def of(path: Path) -> dict[str, Result]:
-    """Everything that an executed notebook glued, by name."""
-    outputs = [output for cell in read(path)["cells"] for output in cell.get("outputs", [])]
-    return dict(found for output in outputs if (found := scrap(output)))
+    """The results in an executed notebook, by name: of the run on record, not what an earlier one left in other cells."""
+    return in_outputs(_outputs(read(path)), record(path).get("run"))
 
 
 def record(path: Path) -> dict:
-    """What `run` recorded in a notebook: chapter, parameters, date, wall time in seconds, cores, versions; or nothing."""
-    return read(path)["metadata"].get("hqnn", {})
+    """What a notebook says of the run that computed it; empty if it has no record.
+
+    Returns:
+        run (its name), parameters, date, versions; `finished`: whether every cell was executed, in order and without an error;
+        and of a run by `hqnn run` also chapter, wall_time_s and cores.
+    """
+    notebook = read(path)
+    found = [output["data"][RUN] for output in _outputs(notebook) if is_record(output) and RUN in output["data"]]
+    if not found:
+        return {}
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+    counts = [cell["execution_count"] or 0 for cell in cells]
+    failed = any(output["output_type"] == "error" for output in _outputs(notebook))
+    parts = [o["data"][FOUND]["run"] for o in _outputs(notebook) if is_record(o) and FOUND in o["data"]]
+    in_order = all(0 < one < after for one, after in pairwise([*counts, math.inf]))
+    of_runner = notebook["metadata"].get("hqnn", {})
+    told = of_runner if of_runner.get("run") == found[-1]["run"] else {}
+    return told | found[-1] | {"finished": in_order and not failed and set(parts) <= {found[-1]["run"]}}
+
+
+def _outputs(notebook: dict) -> list[dict]:
+    return [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+
+
+VALUE, NAME, FORMAT = r"""[^\s()*"$|<>/]*""", r"[^\s<>:]+", r"[^\s<>]*"
+QUOTED = re.compile(rf"(?P<value>{VALUE})<!--=(?:(?P<chapter>{NAME})::)?(?P<name>{NAME})(?::(?P<format>{FORMAT}))?-->")
+"""A number in a sentence, and the comment that says where it comes from."""
+
+
+def filled(text: str, of_chapter: Callable[[str], dict[str, Result]]) -> str:
+    """A text with every quoted number as its chapter has it now; `—` stands where that has no such result.
+
+    Args:
+        text: Markdown.
+        of_chapter: name of a chapter, with its part, or `""` for the chapter itself → its results.
+    """
+
+    def quote(mark: re.Match) -> str:
+        result = of_chapter(mark["chapter"] or "").get(mark["name"])
+        comment = mark[0][len(mark["value"]) :]
+        return (_written(result.value, mark["format"] or "") if result else "—") + comment
+
+    return QUOTED.sub(quote, text)
+
+
+def _written(value, format_: str) -> str:
+    """A value as a sentence has it: with a real minus sign, and powers of ten instead of an `e`."""
+    text = f"{value:{format_}}"
+    if isinstance(value, str):
+        return text
+    mantissa, e, exponent = text.partition("e")
+    if e:
+        mantissa += "×10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return mantissa.replace("-", "−")
+
+
+def write_numbers(path: Path) -> bool:
+    """Write the recorded numbers into the sentences and captions of a notebook or page; whether anything changed.
+
+    Raises:
+        ChapterError: a page that quotes a chapter that there is not, or a format that does not fit its value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".ipynb":
+            new = filled(text, _committed)
+        else:
+            own = of(path)
+            notebook = json.loads(text)
+
+            def with_numbers(part):
+                return filled(part, lambda chapter: _committed(chapter) if chapter else own)
+
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "markdown":
+                    cell["source"] = with_numbers("".join(cell["source"])).splitlines(keepends=True)
+                figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+                if "caption" in figure:
+                    figure["caption"] = with_numbers(figure["caption"])
+            for output in _outputs(notebook):
+                if is_record(output) and RUN in output["data"]:  # the note that the sentences have other numbers is done with
+                    output["data"] = {RUN: output["data"][RUN]}
+            new = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"  # as nbformat writes it
+    except (ValueError, KeyError) as error:
+        raise ChapterError(f"{path}: a quoted number cannot be written ({error})") from None
+    if new != text:
+        files.write(path, new)
+    return new != text
+
+
+@cache
+def _committed(chapter: str) -> dict[str, Result]:
+    """Results of a chapter of the book."""
+    path = files.place("book") / f"{chapter}.ipynb"
+    if not chapter or not path.is_file():
+        raise ChapterError(
+            f"a page quotes {chapter or 'no chapter'!r}, and there is no such chapter: write part/chapter::name"
+        )
+    return of(path)

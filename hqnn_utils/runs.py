@@ -5,16 +5,13 @@ import os
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
-from platform import python_version
 
-from hqnn_utils import files, parameters
+from hqnn_utils import files, parameters, results
 from hqnn_utils.parameters import ChapterError
 
 BOOK = files.place("book")
-RECORDED = ("hqnn-utils", "pennylane", "torch", "numpy")
 
 
 def chapters() -> dict[str, Path]:
@@ -86,7 +83,7 @@ def _execute(path: Path, target: Path, values: dict) -> None:
 
     if data := os.environ.get("HQNN_DATA"):
         os.environ["HQNN_DATA"] = str(Path(data).expanduser().resolve())  # the kernel may run in another folder
-    started, clock = datetime.now(UTC), time.perf_counter()
+    clock = time.perf_counter()
     papermill.execute_notebook(path, target, values, stderr_file=sys.stderr, progress_bar=True)
     notebook = nbformat.read(target, as_version=4)
     # papermill leaves this machine's paths and a clock on every cell; the record keeps what a reader can use.
@@ -95,12 +92,8 @@ def _execute(path: Path, target: Path, values: dict) -> None:
         cell.metadata.pop("papermill", None)
         if "outputs" in cell:  # progress bars, shown while they moved
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" or "\r" not in o.text]
-    notebook.metadata["hqnn"] = {
-        "chapter": path.stem,
-        "parameters": {name: p.default for name, p in parameters.of(path).items()} | values,
-        "date": f"{started:%Y-%m-%d}",
-        "wall_time_s": round(time.perf_counter() - clock, 1),
-        "cores": os.cpu_count(),
-        "versions": {"python": python_version()} | {name: version(name) for name in RECORDED},
-    }
+    # What only the runner knows; the chapter has recorded the rest itself.
+    told = {"chapter": path.stem, "wall_time_s": round(time.perf_counter() - clock, 1), "cores": os.cpu_count()}
+    notebook.metadata["hqnn"] = told | {"run": results.record(target).get("run")}
     nbformat.write(notebook, target)
+    results.write_numbers(target)

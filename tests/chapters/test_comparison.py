@@ -43,3 +43,22 @@ def test_results_are_compared_by_tolerance_and_text_exactly(fresh, passes, tmp_p
     assert (done.returncode == 0) == passes, done.stdout
     if fresh["step"] == 0.2:
         assert "x: committed 1.0 ± 0.1, found 1.2" in done.stdout
+
+
+PLOT = "import matplotlib.pyplot as plt\nplt.plot({y})\nplt.show()"
+
+
+@pytest.mark.parametrize(
+    ("fresh", "passes"),
+    [
+        ("[1, 2, 4, 9], lw=2", True),  # what fonts and clocks may move
+        ("[9, 4, 2, 1]", False),
+        ("[1, 2, 4, 9], lw=0); plt.axis('off'", False),  # blank
+        ("[1, 2, 4, 9]); plt.gcf().set_size_inches(3, 3", False),
+        ("[1, 2, 4, 9]); plt.gca().set_facecolor('red'", False),
+    ],
+)
+def test_figures_are_compared_by_look(fresh, passes, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", PLOT)
+    done = check(tmp_path, {"y": "[1, 2, 4, 9]"}, {"y": fresh})
+    assert (done.returncode == 0) == passes, done.stdout
