@@ -149,7 +149,7 @@ def test_the_notebook_refuses_under_plain_papermill(name, value, message, tmp_pa
         ("quantum_classifier", {"sedes": "3"}, "did you mean seeds?"),
         ("quantum_activation", {"controls": "['swish']"}, "allowed is in {sine, tanh, sigmoid, relu}"),
         ("quantum_activation", {"shots": "[]"}, "expected at least one value"),
-        ("gradient_vanishing", {"activations": "['swish']"}, "allowed is in {quantum, tanh, sigmoid, relu}"),
+        ("gradient_vanishing", {"controls": "['swish']"}, "allowed is in {tanh, sigmoid, relu}"),
         ("gradient_vanishing", {"epsilon": "0"}, "allowed is in [0.001, 0.99]"),
         ("gradient_vanishing", {"epsilon": "-0.1"}, "allowed is in [0.001, 0.99]"),
         ("quantum_entanglement", {"datasets": "hymenoptera,bees"}, "allowed is in {mnist, hymenoptera, brain_tumor"),
