@@ -112,3 +112,9 @@ def test_pages_quote_numbers_and_not_by_another_way():
     texts = {page: page.read_text(encoding="utf-8") for page in PROSE}
     assert sum(len(results.QUOTED.findall(text)) for text in texts.values()) > 700
     assert not [page for page, text in texts.items() if "{glue:" in text]
+
+
+@chapter
+def test_prose_has_no_directive_that_only_a_book_shows(path):
+    """Jupyter, VS Code, Colab and GitHub show it raw; a callout is a quotation, and exercises are code to them."""
+    assert ":::" not in "".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")

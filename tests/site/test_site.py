@@ -1,9 +1,7 @@
 """The rendered book, as readers meet it: every page from disk, in a real browser, with the network off."""
 
 import io
-import os
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,7 +11,7 @@ import nbformat
 import pytest
 import yaml
 from PIL import Image
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page
 
 REPOSITORY = Path(__file__).parents[2]
 TOC = yaml.safe_load((REPOSITORY / "_toc.yml").read_text(encoding="utf-8"))
@@ -32,21 +30,6 @@ def html(tmp_path_factory) -> Path:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return folder / "_build" / "html"
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium, Debian's or playwright's own. Continuous integration must have one; a reader may go without."""
-    with sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        found = own if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")
-        if not found:
-            assert not os.environ.get("CI"), "no Chromium: .ci/run installs one"
-            pytest.skip("no Chromium: `apt install chromium` or `.venv/bin/playwright install chromium`")
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        launched = playwright.chromium.launch(executable_path=found, args=flags)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
