@@ -16,7 +16,7 @@ from hqnn_utils.files import table
 
 
 def published() -> dict:
-    """Every number that the slides print (`data/published.toml`), by experiment and quantity."""
+    """Every number that the slides print, by experiment and quantity, and the few of others (`data/published.toml`)."""
     return table("published.toml")
 
 

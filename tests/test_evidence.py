@@ -184,6 +184,11 @@ def test_every_printed_value_reads_as_its_meaning():
         assert claim["value"] == pytest.approx(number / 100 if percent else number), claim
 
 
+def test_a_public_notebook_prints_the_results_of_the_first_experiment():
+    slides, textbook = published()["quantum_classifier"], published()["qiskit_textbook"]
+    assert {quantity: textbook[quantity]["value"] for quantity in slides} == {q: c["value"] for q, c in slides.items()}
+
+
 answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40).map(lambda pairs: np.array(pairs).T)
 
 
