@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from hqnn_utils import backbone, catalogue, data, photos
 from hqnn_utils.catalogue import DataError, Entry, MissingData
+from hqnn_utils.checks import NotFinite
 from hqnn_utils.models import network
 from hqnn_utils.tasks import Task, centred, held_out, task, tasks, train, without
 from hqnn_utils.training import Ensemble
@@ -366,3 +367,20 @@ def test_an_image_is_right_where_its_class_has_the_largest_score():
         ensemble.parameters["weight"].copy_(torch.stack([torch.eye(3, 512), torch.eye(3, 1).expand(3, 512)]))
     assert few.right(ensemble).tolist() == [[True, True, True, False], [True, False, False, True]]
     assert few.accuracy(ensemble).tolist() == [0.75, 0.5]
+
+
+def test_networks_that_answer_with_no_number_are_neither_right_nor_wrong():
+    few = made_up("ResNet18", 4)
+    ensemble = Ensemble(lambda: nn.Linear(512, 3), [5, 7])
+    with torch.no_grad():
+        ensemble.parameters["bias"][1] = torch.nan
+    for score in (few.right, few.accuracy):
+        with pytest.raises(NotFinite, match="got nan at seed 7, image 0"):
+            score(ensemble)
+
+
+def test_a_label_that_is_no_class_of_the_task_is_refused():
+    few = made_up("ResNet18")
+    few.train_labels[4] = 3
+    with pytest.raises(ValueError, match="labels must be in 0 to 2, the classes of the outputs, got 3"):
+        train(few, "", [0], **SETTINGS)
