@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hqnn_utils import files
-from hqnn_utils.catalogue import DataError, downloads, root
+from hqnn_utils.catalogue import DataError, MissingData, downloads, root
 from hqnn_utils.photos import Photos, decode
 
 WEIGHTS = ("resnet18", "resnet18-pqf")
@@ -61,7 +61,7 @@ def resnet18(weights: str = "resnet18-pqf") -> nn.Module:
         try:
             network = build(weights=ResNet18_Weights.IMAGENET1K_V1)
         except OSError as error:
-            raise DataError(
+            raise MissingData(
                 f"torchvision could not fetch the weights of ResNet18 ({error}): try again with the network there, or take "
                 "weights='resnet18-pqf'"
             ) from None
@@ -83,10 +83,11 @@ def _pqf_file() -> Path:
         if hashlib.sha256(given.read_bytes()).hexdigest() != PQF_SHA256:
             raise DataError(f"{given} is not the published file (its SHA-256 differs): remove it, and it will be fetched")
         return given
+    kept = files.cache() / "weights" / given.name
     try:
-        return Path(downloads().retrieve(PQF_URL, f"sha256:{PQF_SHA256}", given.name, files.cache() / "weights"))
+        return Path(downloads().retrieve(PQF_URL, f"sha256:{PQF_SHA256}", kept.name, kept.parent))
     except (OSError, ValueError) as error:
-        raise DataError(
+        raise (DataError if kept.exists() else MissingData)(
             f"the weights resnet18-pqf could not be fetched from {PQF_URL} ({type(error).__name__}): try again with the "
             f"network there, or set HQNN_DATA to a folder that holds weights/{given.name}"
         ) from None

@@ -18,6 +18,10 @@ class DataError(Exception):
     """A data set, or a request for part of one, that cannot be had; the message says what to do."""
 
 
+class MissingData(DataError):
+    """Data or weights that are not here and cannot be fetched now; any other DataError is of some that are wrong."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A data set of the catalogue.
@@ -125,6 +129,11 @@ def fetch(name: str, timeout: float = 20.0) -> None:
         _download(wanted, file, state, timeout)
 
 
+def _failure(name: str) -> type[DataError]:
+    """What a failed download is: of files that are not here, or one that leaves an altered file in its place."""
+    return DataError if "altered" in verify(name).values() else MissingData
+
+
 def downloads():
     """pooch, imported only where something is downloaded, and without tqdm's warning about widgets, which no one uses here."""
     import warnings
@@ -150,7 +159,7 @@ def _unpack(wanted: Entry, needed: list[str], timeout: float) -> None:
                 files.write(wanted.folder / file, content)
     except (OSError, KeyError, ValueError, ImportError) as error:
         left = sum(state != "ok" for state in verify(wanted.name).values())
-        raise DataError(
+        raise _failure(wanted.name)(
             f"data set {wanted.name!r}: {left} of {len(wanted.files)} files are still missing or altered in {wanted.folder}; "
             f"from {source}: {_short(error)}\nFetch them with `hqnn data fetch {wanted.name}` when the cause is gone, or set "
             f"HQNN_DATA to a folder that holds {wanted.name}/."
@@ -191,7 +200,7 @@ def _download(wanted: Entry, file: str, state: str, timeout: float) -> None:
             return
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
             causes.append(f"  {mirror}{file}: {_short(error)}")
-    raise DataError(
+    raise _failure(wanted.name)(
         f"data set {wanted.name!r}: {file} is {state} in {wanted.folder} and could not be downloaded:\n"
         + "\n".join(causes)
         + f"\nFetch it with `hqnn data fetch {wanted.name}` when the network is there, or set HQNN_DATA to a folder that "

@@ -14,6 +14,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from hqnn_utils import statevector
+from hqnn_utils.checks import finite
 from hqnn_utils.circuits import cnot_pairs
 
 
@@ -28,7 +29,7 @@ def schmidt_coefficients(state: Inexact[ndarray, "*batch dim"], part: Sequence[i
         Singular values λ_k ≥ 0 of the amplitudes written as a matrix (part, rest), with Σ λ_k² = 1.
 
     Raises:
-        ValueError: a state that is not normalised or not of 2**n amplitudes, or a part that is no proper subset.
+        ValueError: a state that is not normalised (of NaN, say) or not of 2**n amplitudes, or a part that is no proper subset.
 
     Source: Nielsen and Chuang, theorem 2.7.
     """
@@ -36,9 +37,11 @@ def schmidt_coefficients(state: Inexact[ndarray, "*batch dim"], part: Sequence[i
     size = state.shape[-1]
     n_qubits = size.bit_length() - 1
     norms = np.linalg.norm(state, axis=-1).ravel()
-    wrong = norms[np.abs(norms - 1) > 1e-6]
+    wrong = np.flatnonzero(~(np.abs(norms - 1) <= 1e-6))  # NaN is wrong too
     if 2**n_qubits != size or len(wrong):
-        raise ValueError(f"a state needs 2**n amplitudes of norm 1, got {size} of norm {(*wrong, *norms)[0]:.6f}")
+        first = (*wrong, 0)[0]
+        which = f" in state {first} of {len(norms)}" if len(norms) > 1 else ""
+        raise ValueError(f"a state needs 2**n amplitudes of norm 1, got {size} of norm {norms[first]:.6f}{which}")
     part = list(part)
     if not 0 < len(set(part)) == len(part) < n_qubits or not set(part) <= set(range(n_qubits)):
         raise ValueError(f"part must be some, not all, of the qubits 0 to {n_qubits - 1}, got {part}")
@@ -50,7 +53,12 @@ def schmidt_coefficients(state: Inexact[ndarray, "*batch dim"], part: Sequence[i
 
 
 def schmidt_rank(state: Inexact[ndarray, " dim"], part: Sequence[int] = (0,), tolerance: float = 1e-8) -> int:
-    """Number of Schmidt coefficients above `tolerance`: 1 exactly when the state is a product of part and rest."""
+    """Number of Schmidt coefficients above `tolerance`: 1 exactly when the state is a product of part and rest.
+
+    A tolerance outside [0, 1) is a ValueError.
+    """
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance must be in [0, 1), got {tolerance}")
     return int((schmidt_coefficients(state, part) > tolerance).sum())
 
 
@@ -95,11 +103,13 @@ def entangling_capability(sample_state: Callable[[np.random.Generator], ndarray]
 
     Args:
         sample_state: draws parameters from the generator it is given and returns the state they prepare.
-        samples: number of draws.
+        samples: number of draws, at least one, else a ValueError.
         seed: of the draws.
 
     Source: Sim, Johnson and Aspuru-Guzik 2019, eq. (18).
     """
+    if not samples >= 1:
+        raise ValueError(f"an entangling capability needs at least one sample, got {samples}")
     generator = np.random.default_rng(seed)
     return np.array([meyer_wallach(sample_state(generator)) for _ in range(samples)])
 
@@ -119,6 +129,9 @@ def interaction_variances(
     Returns:
         The variance of each order, which add up to that of the output: the functional analysis of variance (Sobol 1993).
 
+    Raises:
+        NotFinite: an angle, or an output; names the sample, or the point and the output.
+
     An output is a sum of products of 1, cos xᵢ or sin xᵢ, one factor for each input, so 3**n coefficients tell all of it; the
     order of a term is the number of inputs whose factor is not constant. Derived in book/experiments/quantum_entanglement.
     """
@@ -128,14 +141,18 @@ def interaction_variances(
 
     places = 2 * pi / 3 * np.arange(3)
     points = np.stack(np.meshgrid(*[places] * n, indexing="ij"), axis=-1).reshape(-1, n)
-    coefficients = np.asarray(f(points), dtype=float).reshape(*[3] * n, -1)
+    outputs = np.asarray(f(points), dtype=float).reshape(len(points), -1)
+    finite("outputs of f", outputs, point=points.round(3).tolist(), output=range(outputs.shape[1]))
+    coefficients = outputs.reshape(*[3] * n, -1)
+    if angles is not None:
+        angles = finite("angles", np.asarray(angles, dtype=float), sample=range(len(angles)))
     solve = np.linalg.inv(basis(places))
     for axis in range(n):
         # Functions that are orthonormal under the distribution, the first of them constant: Gram-Schmidt, by QR.
         if angles is None:
             change = np.sqrt(np.diag([1.0, 0.5, 0.5]))
         else:
-            functions = basis(np.asarray(angles, dtype=float)[:, axis]) / np.sqrt(len(angles))
+            functions = basis(angles[:, axis]) / np.sqrt(len(angles))
             change = np.linalg.qr(np.concatenate([functions, np.zeros((3, 3))]), mode="r")  # padded: one sample may be all
         coefficients = np.moveaxis(np.tensordot(change @ solve, coefficients, axes=(1, axis)), 0, axis)
     order = (np.indices([3] * n) > 0).sum(axis=0)
@@ -173,12 +190,14 @@ def shapley(values: Float[ndarray, "subsets *shape"]) -> Float[ndarray, "players
 
     Raises:
         ValueError: not `2**players` values.
+        NotFinite: a value; names the subset.
 
     Source: Shapley 1953. Used for CNOTs in book/experiments/quantum_entanglement.
     """
     players = len(values).bit_length() - 1
     if len(values) != 2**players:
         raise ValueError(f"Shapley values need a value for every subset, 2**players of them, got {len(values)}")
+    finite("values", values, subset=range(len(values)))
     subsets = np.arange(len(values))
     others = np.array([int(s).bit_count() for s in subsets])  # how many came before, where the player is not in s
     shares = [factorial(k) * factorial(players - k - 1) / factorial(players) for k in range(players)]

@@ -11,11 +11,12 @@ from statsmodels.stats import contingency_tables
 from statsmodels.stats.power import normal_sample_size_one_tail
 from statsmodels.stats.weightstats import DescrStatsW
 
+from hqnn_utils.checks import finite
 from hqnn_utils.files import table
 
 
 def published() -> dict:
-    """Every number that the slides print (`data/published.toml`), by experiment and quantity."""
+    """Every number that the slides print, by experiment and quantity, and the few of others (`data/published.toml`)."""
     return table("published.toml")
 
 
@@ -23,14 +24,13 @@ def mean_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, 
     """Mean over seeds and its Student-t confidence interval: where the mean of many more seeds would lie.
 
     Args:
-        values: one number a seed, at least two.
-        level: of confidence, in (0, 1).
+        values: one finite number a seed, at least two, else a ValueError.
+        level: of confidence, in (0, 1), else a ValueError.
 
     Returns:
         mean, low, high.
     """
-    values = np.asarray(values, dtype=float)
-    _at_least_two(values)
+    values = _of_seeds(values, "an interval")
     return _t_interval(values, values.std(ddof=1) / np.sqrt(len(values)), level)
 
 
@@ -41,29 +41,58 @@ def run_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, f
 
     Args and returns as for `mean_interval`. Source: Hahn and Meeker 1991, sec. 4.7.
     """
-    values = np.asarray(values, dtype=float)
-    _at_least_two(values)
+    values = _of_seeds(values, "an interval")
     return _t_interval(values, values.std(ddof=1) * np.sqrt(1 + 1 / len(values)), level)
 
 
-def _at_least_two(values: np.ndarray) -> None:
+def _of_seeds(values: Iterable, purpose: str) -> Float[ndarray, " seeds"]:
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1:
+        raise ValueError(f"{purpose} over seeds needs one number for each, got an array of shape {values.shape}")
     if len(values) < 2:
-        raise ValueError(f"an interval over seeds needs at least 2 of them, got {len(values)}")
+        raise ValueError(f"{purpose} over seeds needs at least 2 of them, got {len(values)}")
+    return finite("values over seeds", values, seed=range(len(values)))
 
 
-def _t_interval(values: np.ndarray, scale: float, level: float) -> tuple[float, float, float]:
+def _t_interval(values: ndarray, scale: float, level: float) -> tuple[float, float, float]:
+    _check_level(level)
     half = stats.t.ppf((1 + level) / 2, len(values) - 1) * scale
     return values.mean(), values.mean() - half, values.mean() + half
 
 
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level of confidence must be in (0, 1), got {level}")
+
+
+def _check_counts(images: float | int, *counts: float | int) -> None:
+    """Refuse what are no counts of correct images; at least one image."""
+    if not images >= 1 or not all(0 <= count <= images for count in counts):
+        raise ValueError(f"counts of correct images must be in 0 to {images}, got {' and '.join(map(str, counts))}")
+    if any(number % 1 for number in (images, *counts)):
+        raise ValueError(f"counts must be whole numbers, got {', '.join(map(str, counts))} of {images}")
+
+
 def share_interval(correct: int, images: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share, e.g. of test images classified correctly. Source: Wilson 1927, by scipy."""
+    """Wilson's score interval of a share, e.g. of test images classified correctly. Source: Wilson 1927, by scipy.
+
+    A ValueError: a count that is not whole or not in 0 … images, no images, or a level outside (0, 1).
+    """
+    _check_counts(images, correct)
+    _check_level(level)
     low, high = stats.binomtest(int(correct), int(images)).proportion_ci(level, method="wilson")
     return low, high
 
 
 def verdict(claimed: float, low: float, high: float, rounding: float = 0.0) -> str:
-    """`"inside"`, `"below"` or `"above"`: where a published value, known to ± rounding, lies against an interval."""
+    """`"inside"`, `"below"` or `"above"`: where a published value, known to ± rounding, lies against an interval.
+
+    A ValueError: one of them is not finite, a negative rounding, or an interval whose low end is above its high end.
+    """
+    for what, value in dict(claimed=claimed, low=low, high=high, rounding=rounding).items():
+        finite(what, value)
+    if low > high or rounding < 0:
+        raise ValueError(f"a verdict needs low ≤ high and rounding ≥ 0, got {low}, {high} and {rounding}")
     if claimed + rounding < low:
         return "below"
     return "above" if claimed - rounding > high else "inside"
@@ -74,11 +103,13 @@ def compare(claims: dict[str, dict], found: dict[str, Iterable[float]], level: f
 
     Args:
         claims: of `published()`, by quantity: `{"printed": …, "value": …}`.
-        found: by the same quantities, one value a seed.
+        found: by the same quantities, one finite value a seed, at least two, else a ValueError that names the quantity.
     """
     rows = {}
     for quantity, claim in claims.items():
         values = np.asarray(found[quantity], dtype=float)
+        finite(f"{quantity} found", values, seed=range(values.size))
+        finite(f"{quantity} published", claim["value"])
         mean, low, high = run_interval(values, level)
         decimals = len(claim["printed"].rstrip("%s").partition(".")[2]) + 2 * claim["printed"].endswith("%")
         rows[quantity] = {
@@ -99,13 +130,15 @@ def mcnemar(first: Bool[ndarray, " images"], second: Bool[ndarray, " as_many"]) 
     Only the images that one has right and the other wrong tell them apart: were both equally good, each would be a fair coin.
 
     Args:
-        first, second: whether each image was classified correctly. Another number of images is a ValueError.
+        first, second: whether each image was classified correctly. No booleans, or another number of them, are a ValueError.
 
     Returns:
         p in [0, 1]; 1 where they differ on no image.
 
     Source: McNemar 1947, advised by Dietterich 1998; by statsmodels. Used in book/evidence/how_strong.
     """
+    if not np.asarray(first).dtype == np.asarray(second).dtype == bool:
+        raise ValueError("right and wrong answers must be arrays of booleans")
     if len(first) != len(second):
         raise ValueError(f"two classifiers are compared on the same images, got {len(first)} and {len(second)} of them")
     return _exact_pvalue(int((first > second).sum()), int((second > first).sum()))
@@ -118,13 +151,13 @@ def possible_pvalues(correct_first: int, correct_second: int, images: int) -> tu
     better one also has right what the worse one has, and most where the right answers overlap as little as they can.
 
     Returns:
-        least p, 2 · 2^-|difference of the counts| or 1, and greatest p. A count outside 0 … images is a ValueError.
+        least p, 2 · 2^-|difference of the counts| or 1, and greatest p. A count that is not whole, or outside 0 … images, is
+        a ValueError.
 
     Derived in book/evidence/how_strong.
     """
     counts = correct_first, correct_second
-    if not 0 <= min(counts) <= max(counts) <= images:
-        raise ValueError(f"counts of correct images must be in 0 to {images}, got {correct_first} and {correct_second}")
+    _check_counts(images, *counts)
     overlaps = min(counts), max(0, sum(counts) - images)
     least, greatest = (_exact_pvalue(correct_first - both, correct_second - both) for both in overlaps)
     return least, greatest
@@ -169,9 +202,10 @@ def crossed_interval(
     It is too wide where all is noise of the single answers, and for few seeds their part is too narrow, by √(1 - 1/seeds).
 
     Args:
-        values: one number a seed and image, e.g. right(second) - right(first). Fewer than two of either are a ValueError.
-        level: of confidence, in (0, 1).
-        resamples, seed: how many bootstrap samples, and the seed of their generator.
+        values: one finite number a seed and image, e.g. right(second) - right(first). Fewer than two of either are a
+            ValueError.
+        level: of confidence, in (0, 1), else a ValueError.
+        resamples, seed: how many bootstrap samples, at least one, and the seed of their generator.
 
     Returns:
         mean, low, high.
@@ -181,6 +215,10 @@ def crossed_interval(
     seeds, images = values.shape
     if min(values.shape) < 2:
         raise ValueError(f"an interval over seeds and images needs at least 2 of each, got {seeds} and {images}")
+    if not resamples >= 1:
+        raise ValueError(f"a bootstrap needs at least one sample, got resamples={resamples}")
+    _check_level(level)
+    finite("values", values, seed=range(seeds), image=range(images))
     draw = np.random.default_rng(seed).integers
     means = [values[draw(seeds, size=seeds)].mean(axis=0)[draw(images, size=images)].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
@@ -193,19 +231,17 @@ def equivalence(differences: Iterable[float], margin: float) -> float:
     A large p of a test for a difference is no evidence of none; a small p here is.
 
     Args:
-        differences: paired, one a seed, at least two, else a ValueError.
-        margin: the greatest difference that would not matter, in their unit. If it is not positive, a ValueError.
+        differences: paired, one finite number a seed, at least two, else a ValueError.
+        margin: the greatest difference that would not matter, in their unit. If it is not positive and finite, a ValueError.
 
     Returns:
         p in [0, 1], the larger of both tests; for differences that are all equal 0 within the margin and 1 elsewhere.
 
     Source: Schuirmann 1987; by statsmodels. Used in book/evidence/how_strong.
     """
-    differences = np.asarray(differences, dtype=float)
-    if len(differences) < 2:
-        raise ValueError(f"a test over seeds needs at least 2 of them, got {len(differences)}")
-    if not margin > 0:
-        raise ValueError(f"the margin of equivalence must be positive, got {margin}")
+    differences = _of_seeds(differences, "a test")
+    if not 0 < margin < np.inf:
+        raise ValueError(f"the margin of equivalence must be positive and finite, got {margin}")
     if np.ptp(differences) == 0:  # no spread to divide by
         return float(abs(differences[0]) >= margin)
     return float(DescrStatsW(differences).ttost_mean(-margin, margin)[0])
@@ -217,12 +253,13 @@ def best_of(values: Real[ndarray, "*models n"], k: int) -> float | Float[ndarray
     The i-th smallest is the best when it is drawn and k - 1 others of the i - 1 below it: Σ x₍ᵢ₎ C(i - 1, k - 1) / C(n, k).
 
     Args:
-        values: one number a seed, in any order.
-        k: how many are drawn: 1 gives the mean, n the maximum. Outside 1 … n a ValueError.
+        values: one finite number a seed, in any order, else a ValueError.
+        k: how many are drawn: 1 gives the mean, n the maximum. If it is not whole or outside 1 … n, a ValueError.
 
     Source: Tang et al. 2020. Derived in book/evidence/how_strong.
     """
     n = values.shape[-1]
-    if not 1 <= k <= n:
+    if not 1 <= k <= n or k % 1:
         raise ValueError(f"the best of k out of {n} values needs k in 1 to {n}, got {k}")
+    finite("values", values.reshape(-1, n), model=range(values.size // n), seed=range(n))
     return np.sort(values) @ (special.comb(np.arange(n), k - 1) / special.comb(n, k))

@@ -2,6 +2,9 @@
 
 Titles live in captions, not inside the axes. Every label carries its unit. Colours are those of Okabe and Ito, which
 colour-blind readers can tell apart, and each model keeps its colour, marker and dash through the whole book.
+
+Matplotlib leaves out what is NaN or infinite, and nobody sees that a point is missing. So measurements must be finite, else a
+`checks.NotFinite` says which is not. A NaN in a line is a gap, where the function is not defined.
 """
 
 from collections.abc import Sequence
@@ -10,6 +13,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+
+from hqnn_utils.checks import finite
 
 BLACK, ORANGE, BLUE, GREEN, VERMILION, PURPLE, GREY = (
     *("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7"),
@@ -55,12 +60,17 @@ def curves(x, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict
         x: abscissa of the lines, shape `(n,)`.
         lines: label → values `(n,)`; the names of `MODELS` take their style.
         xlabel, ylabel: with units.
-        points: label → `(x, y)` or `(x, y, error)`.
+        points: label → `(x, y)` or `(x, y, error)`, of at most seven labels, else a ValueError.
     """
+    points, colors = points or {}, (VERMILION, PURPLE, GREEN, ORANGE, BLUE, BLACK, GREY)
+    if len(points) > len(colors):
+        raise ValueError(f"more than {len(colors)} kinds of points cannot be told apart, got {', '.join(points)}")
     figure, axes = plt.subplots()
     for label, y in lines.items():
         axes.plot(x, y, **(MODELS.get(label, {}) | {"marker": ""}), label=label)
-    for (label, (px, py, *error)), color in zip((points or {}).items(), (VERMILION, PURPLE, GREEN), strict=False):
+    for (label, (px, py, *error)), color in zip(points.items(), colors, strict=False):
+        for values in (px, py, *error):
+            finite(f"points of {label!r}", values)
         axes.errorbar(px, py, error[0] if error else None, fmt="o", capsize=3, color=color, label=label, zorder=3)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     _legend_above(axes)
@@ -92,7 +102,7 @@ def learning_curves(histories: dict[str, np.ndarray], ylabel: str, points: int =
     """
     figure, axes = plt.subplots()
     for name, values in histories.items():
-        values = np.asarray(values)
+        values = finite(f"history of {name!r}", values, row=range(len(values)), seed=range(np.shape(values)[-1]))
         epochs = np.arange(1, len(values) + 1) / points
         look = MODELS.get(name, {})
         axes.plot(epochs, values.mean(axis=1), **look, label=name)
@@ -117,7 +127,8 @@ def seed_dots(
     figure, axes = plt.subplots(figsize=(6.0, 0.9 + 0.6 * len(values)))
     for row, (name, seeds) in enumerate(values.items()):
         look = MODELS.get(name, {"color": BLUE, "marker": "o"})
-        mean, low, high = intervals[name]
+        finite(f"values of {name!r}", seeds, seed=range(len(seeds)))
+        mean, low, high = finite(f"interval of {name!r}", intervals[name])
         spread = np.linspace(-0.12, 0.12, len(seeds))
         axes.plot(seeds, row + spread, look["marker"], color=look["color"], alpha=0.45, ms=4, lw=0)
         bar = [[mean - low], [high - mean]]
@@ -144,6 +155,7 @@ def seed_panels(
     figure, panels = plt.subplots(1, len(values), figsize=size, sharey=True, squeeze=False, layout=layout)
     for axes, (name, models) in zip(panels.flat, values.items(), strict=True):
         for row, (model, seeds) in enumerate(models.items()):
+            finite(f"values of {model!r} on {name!r}", seeds, seed=range(len(seeds)))
             look = MODELS.get(model, {"color": BLUE, "marker": "o"})
             axes.plot(seeds, row + np.linspace(-0.25, 0.25, len(seeds)), look["marker"], color=look["color"], alpha=0.4, ms=4)
             axes.plot([np.mean(seeds)] * 2, [row - 0.35, row + 0.35], color=look["color"])
@@ -160,13 +172,14 @@ def image_grid(images: np.ndarray, labels: Sequence[str], columns: int = 6) -> F
 
     Args:
         images: grey `(n, height, width)` or in colour `(n, height, width, 3)`, values in [0, 1].
-        labels: one a image.
+        labels: one for each image, else a ValueError.
     """
+    finite("images", images, image=range(len(images)))
     rows = -(-len(images) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.55 * rows), squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
-    for axes, image, label in zip(grid.flat, images, labels, strict=False):
+    for axes, (image, label) in zip(grid.flat, zip(images, labels, strict=True), strict=False):
         axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
         axes.text(0.5, -0.04, label, transform=axes.transAxes, ha="center", va="top", fontsize=8)
     return figure
@@ -174,6 +187,8 @@ def image_grid(images: np.ndarray, labels: Sequence[str], columns: int = 6) -> F
 
 def histogram(values: dict[str, np.ndarray], xlabel: str, ylabel: str, bins: int = 60) -> Figure:
     """Distributions over one axis, drawn as steps so that they do not hide one another."""
+    for label, v in values.items():
+        finite(f"values of {label!r}", np.ravel(v), row=range(np.size(v)))
     figure, axes = plt.subplots()
     edges = np.histogram_bin_edges(np.concatenate([np.ravel(v) for v in values.values()]), bins)
     for label, v in values.items():
@@ -232,7 +247,8 @@ def forest(
         if reference is not None:
             axes.axvline(reference, color=GREY, lw=1)
         for name, intervals in of_row.items():
-            for place, (kind, (value, low, high)) in enumerate(intervals.items()):
+            for place, (kind, interval) in enumerate(intervals.items()):
+                value, low, high = finite(f"{kind!r} of {name!r} in {group!r}", interval)
                 y = rows.index(name) + 0.26 * (place - (len(intervals) - 1) / 2)
                 axes.plot([low, high], [y, y], "|-", color=looks[place]["color"], ms=7)
                 named[kind] = axes.plot(value, y, lw=0, **looks[place])[0]
@@ -256,7 +272,8 @@ def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: s
     """
     rows = [*measured, *(name for name in published if name not in measured)]
     figure, axes = plt.subplots(figsize=(6.0, 0.9 + 0.32 * len(rows)))
-    for name, (median, low, high) in measured.items():
+    for name, times in measured.items():
+        median, low, high = finite(f"times of {name!r}", times)
         fill = "white" if "emulated" in name else BLUE
         bar = [[median - low], [high - median]]
         axes.errorbar(median, rows.index(name), xerr=bar, fmt="o", color=BLUE, mfc=fill, capsize=3)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hqnn_utils import backbone, data, photos
-from hqnn_utils.catalogue import DataError, entry
+from hqnn_utils.catalogue import MissingData, entry
 from hqnn_utils.models import network
 from hqnn_utils.training import Ensemble, fit
 
@@ -53,7 +53,7 @@ def task(name: str, *, clean: bool = False, train_size: int = 0, test_size: int 
         weights: of the backbone, as for `backbone.resnet18`.
 
     Raises:
-        DataError: data or weights that cannot be had; the message says what to do.
+        DataError: data or weights that cannot be had; the message says what to do. A `MissingData` if they are just not here.
     """
     if not entry(name).size:
         images = data.load(name, None, train_size, min(test_size, entry(name).counts["test"]))
@@ -80,13 +80,32 @@ def held_out(task: Task, share: float = 0.2, seed: int = 0) -> Task:
     return replace(task, **shown, test_inputs=task.train_inputs[test], test_labels=labels[test], test_items=test)
 
 
+def centred(task: Task) -> Task:
+    """The task with the mean of the training inputs taken off all inputs, those of the test too."""
+    mean = task.train_inputs.mean(dim=0)
+    return replace(task, train_inputs=task.train_inputs - mean, test_inputs=task.test_inputs - mean)
+
+
+def without(task: Task, rows: Sequence[int] | Int[ndarray, " rows"]) -> Task:
+    """The task without some of its training images, given by row; the test is the same."""
+    kept = torch.ones(len(task.train_labels), dtype=torch.bool)
+    kept[torch.as_tensor(rows, dtype=torch.long)] = False
+    return replace(task, train_inputs=task.train_inputs[kept], train_labels=task.train_labels[kept])
+
+
 def tasks(names: Sequence[str], **options) -> tuple[dict[str, Task], dict[str, str]]:
-    """The tasks that can be had here, and the reason for each that cannot; options as for `task`."""
+    """The tasks that can be had here, and the reason for each that is not here; options as for `task`.
+
+    For data sets that nobody asked for by name: `task` refuses one that cannot be had, and says why.
+
+    Raises:
+        DataError: data or weights that are here and wrong, or a name that is not in the catalogue.
+    """
     here, missing = {}, {}
     for name in names:
         try:
             here[name] = task(name, **options)
-        except DataError as error:
+        except MissingData as error:
             missing[name] = str(error)
     return here, missing
 

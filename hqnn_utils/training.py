@@ -6,12 +6,15 @@ axis makes one pass of vectorised code train all of them, and each as if it were
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from math import inf
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 from tqdm import tqdm
+
+from hqnn_utils.checks import finite
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(predictions of one model, labels) → the loss of each image, shape `(batch,)`."""
@@ -59,8 +62,10 @@ class Ensemble:
 
     @torch.no_grad()
     def predict(self, images: Float[Tensor, "n *image"], batch_size: int = 256) -> Float[Tensor, "seeds n *output"]:
-        """Outputs of all models for all images, in batches so that memory stays small."""
-        return torch.cat([self(batch, shared=True) for batch in images.split(batch_size)], dim=1)
+        """Outputs of all models for all images, in batches so that memory stays small. One that is not finite is refused."""
+        outputs = torch.cat([self(batch, shared=True) for batch in images.split(batch_size)], dim=1)
+        finite("outputs of the networks", outputs, seed=self.seeds, image=range(len(images)))
+        return outputs
 
 
 def fit(
@@ -79,6 +84,8 @@ def fit(
     """Train every model of the ensemble with Adam, each seed with its own order of the images.
 
     Args:
+        images: finite, at least one.
+        labels: 0 … k - 1 where a model gives k scores for an image, 0 and 1 where it gives one number.
         loss: gives the loss of each image; every model follows the gradient of its own mean.
         epochs: passes over the images, at least 1.
         batch_size: images a step and model; the last batch of an epoch may be smaller.
@@ -91,7 +98,9 @@ def fit(
         The mean training loss of each part of each epoch and of each seed, as seen during it, `(epochs * points, seeds)`.
 
     Raises:
-        ValueError: epochs or a batch size below 1, a learning rate that is not positive, or more parts than steps.
+        ValueError: epochs or a batch size below 1, a learning rate that is not positive, more parts than steps, no images,
+            or labels that are not as many, or not of these classes.
+        NotFinite: an image; or after an epoch a loss or a weight, named with the epoch and the seed.
 
     Models do not share parameters, so the gradient of the summed losses is each model's own gradient, and Adam, which
     works element by element, makes each model's own step.
@@ -99,47 +108,79 @@ def fit(
     for what, value, good in (
         ("epochs", epochs, epochs >= 1),
         ("batch_size", batch_size, batch_size >= 1),
-        ("learning_rate", learning_rate, learning_rate > 0),
+        ("learning_rate", learning_rate, 0 < learning_rate < inf),
     ):
         if not good:
             raise ValueError(f"{what} must be {'positive' if what == 'learning_rate' else 'at least 1'}, got {value}")
     n = len(images)
+    if not n == len(labels) > 0:
+        raise ValueError(f"every image needs a label, and there must be some: got {n} images and {len(labels)} labels")
+    finite("images", images, row=range(n))
     parts = torch.arange(-(-n // batch_size)).tensor_split(points) if points >= 1 else [()]
     if not min(map(len, parts)):
         raise ValueError(f"points must be between 1 and the {-(-n // batch_size)} steps of an epoch, got {points}")
     part_of = [number for number, part in enumerate(parts) for _ in part]  # of each step of an epoch
+    steps = [f"{part[0] + 1} to {part[-1] + 1}" for part in parts]
     generators = [torch.Generator().manual_seed(seed) for seed in ensemble.seeds]
     optimiser = torch.optim.Adam(ensemble.parameters.values(), lr=learning_rate)
     history, seen = torch.zeros(epochs, points, len(ensemble.seeds)), torch.zeros(epochs, points, 1)
-    bar = tqdm(total=epochs * -(-n // batch_size), desc=name, leave=False, mininterval=1, unit="step")
-    for epoch in range(epochs):
-        order = torch.stack([torch.randperm(n, generator=g) for g in generators])  # (seeds, n)
-        for part, rows in zip(part_of, order.split(batch_size, dim=1), strict=True):  # (seeds, batch)
-            losses = torch.vmap(loss)(ensemble(images[rows]), labels[rows])  # (seeds, batch)
-            optimiser.zero_grad()
-            losses.mean(dim=1).sum().backward()
-            optimiser.step()
-            history[epoch, part] += losses.detach().sum(dim=1)
-            seen[epoch, part] += rows.shape[1]
-            bar.update()
-        after_epoch()
-    bar.close()
+    with tqdm(total=epochs * len(part_of), desc=name, leave=False, mininterval=1, unit="step") as bar:
+        for epoch in range(epochs):
+            order = torch.stack([torch.randperm(n, generator=g) for g in generators])  # (seeds, n)
+            for part, rows in zip(part_of, order.split(batch_size, dim=1), strict=True):  # (seeds, batch)
+                outputs = ensemble(images[rows])  # (seeds, batch, …)
+                if not bar.n:  # the first outputs tell how many classes there are
+                    _check_labels(labels, max((2, *outputs.shape[2:])))
+                losses = torch.vmap(loss)(outputs, labels[rows])  # (seeds, batch)
+                optimiser.zero_grad()
+                losses.mean(dim=1).sum().backward()
+                optimiser.step()
+                history[epoch, part] += losses.detach().sum(dim=1)
+                seen[epoch, part] += rows.shape[1]
+                bar.update()
+            finite(f"training losses of epoch {epoch + 1}", history[epoch], steps=steps, seed=ensemble.seeds)
+            for weights, stacked in ensemble.parameters.items():
+                finite(f"weights {weights} after epoch {epoch + 1}", stacked, seed=ensemble.seeds)
+            after_epoch()
     return (history / seen).flatten(0, 1)
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise ValueError(f"labels must be in 0 to {classes - 1}, the classes of the outputs, got {wrong[0]}")
+
+
+def _check_outputs(what: str, outputs: Tensor, labels: Tensor) -> None:
+    """Refuse outputs `(models, images, …)` that are not finite, or not as many as the labels."""
+    if outputs.shape[1] != len(labels):
+        raise ValueError(f"every image needs a label: got {what} of {outputs.shape[1]} images and {len(labels)} labels")
+    finite(what, outputs, model=range(len(outputs)), image=range(len(labels)))
 
 
 def negative_probability(p1: Float[Tensor, " batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """-P(true class), in [-1, 0]: what `nll_loss` makes of probabilities in place of their logarithms.
 
     The loss of the slides' first experiment, hence their negative losses. Discussed in book/experiments/quantum_classifier.
+    Of a NaN it makes a NaN: it is used under `torch.vmap`, where no value can be looked at, and `fit` looks at its losses.
     """
     return -torch.where(labels == 1, p1, 1 - p1)
 
 
 def top1(scores: Float[Tensor, "*models batch classes"], labels: Int[Tensor, " batch"]) -> Float[Tensor, "*models"]:
-    """Share of images whose true class has the largest score, in [0, 1]."""
+    """Share of images whose true class has the largest score, in [0, 1].
+
+    Raises:
+        NotFinite: a score; names the model and the image.
+        ValueError: labels that are no classes, or not as many as images.
+    """
+    _check_outputs("scores", scores.reshape(-1, *scores.shape[-2:]), labels)
+    _check_labels(labels, scores.shape[-1])
     return (scores.argmax(dim=-1) == labels).double().mean(dim=-1)
 
 
 def accuracy(p1: Float[Tensor, "*models batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, "*models"]:
-    """Share of images whose true class has the larger probability, in [0, 1]."""
+    """Share of images whose true class has the larger probability, in [0, 1]. Errors as for `top1`."""
+    _check_outputs("probabilities", p1.reshape(-1, p1.shape[-1]), labels)
+    _check_labels(labels, 2)
     return ((p1 > 0.5) == (labels == 1)).double().mean(dim=-1)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hqnn_utils import statevector
+from hqnn_utils.checks import NotFinite
 from hqnn_utils.circuits import ENTANGLERS, bell, cnot_pairs, expval_z, layered, qnode, separable, state
 from hqnn_utils.entanglement import (
     concurrence,
@@ -456,3 +457,45 @@ def test_shares_are_taken_of_each_of_many_games():
 def test_values_that_are_not_of_every_subset_are_refused_with_their_number(number):
     with pytest.raises(ValueError, match=rf"Shapley values need a value for every subset, 2\*\*players of them, got {number}"):
         shapley(np.zeros(number))
+
+
+# Numbers that are no numbers
+
+
+MEASURES = [schmidt_coefficients, schmidt_rank, entropy, concurrence, meyer_wallach]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_state_with_an_amplitude_that_is_not_finite_is_no_state(measure, bad):
+    with pytest.raises(ValueError, match=f"norm 1, got 4 of norm {bad}"):
+        measure(np.array([bad, 0.0, 0.0, 1.0]))
+
+
+def test_of_many_states_the_wrong_one_is_named():
+    with pytest.raises(ValueError, match=r"norm nan in state 2 of 3"):
+        meyer_wallach(np.stack([BELL, BELL, np.nan * BELL]))
+
+
+@pytest.mark.parametrize("tolerance", [-1e-9, 1.0, np.nan])
+def test_the_tolerance_of_a_rank_is_a_part_of_one(tolerance):
+    with pytest.raises(ValueError, match=rf"tolerance must be in \[0, 1\), got {tolerance}"):
+        schmidt_rank(BELL, tolerance=tolerance)
+
+
+def test_an_entangling_capability_needs_a_sample():
+    with pytest.raises(ValueError, match="at least one sample, got 0"):
+        entangling_capability(lambda generator: BELL, samples=0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_interactions_of_an_output_or_an_angle_that_is_not_finite_are_refused(bad):
+    with pytest.raises(NotFinite, match=rf"outputs of f must be finite, got {bad} at point \[0\.0, 2\.094\], output 0"):
+        interaction_variances(lambda points: np.where(points[:, 1:] == points[1, 1], bad, points[:, 1:]), 2)
+    with pytest.raises(NotFinite, match=f"angles must be finite, got {bad} at sample 1"):
+        interaction_variances(np.sin, 2, np.array([[0.0, 1.0], [bad, 1.0]]))
+
+
+def test_contributions_to_a_value_that_is_not_finite_are_refused():
+    with pytest.raises(NotFinite, match="values must be finite, got nan at subset 2"):
+        shapley(np.array([[0.0, 1.0], [1.0, 0.0], [0.0, np.nan], [1.0, 1.0]]))

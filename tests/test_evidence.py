@@ -1,6 +1,8 @@
 """Intervals, tests and verdicts, against scipy, simulation, printed tables; and the slides' numbers against their counts."""
 
+import inspect
 import warnings
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from hqnn_utils.checks import NotFinite
 from hqnn_utils.evidence import (
     best_of,
     compare,
@@ -179,6 +182,11 @@ def test_every_printed_value_reads_as_its_meaning():
         number = float(claim["printed"].rstrip("%s"))
         percent = claim["printed"].endswith("%") and claim["printed"] != slip
         assert claim["value"] == pytest.approx(number / 100 if percent else number), claim
+
+
+def test_a_public_notebook_prints_the_results_of_the_first_experiment():
+    slides, textbook = published()["quantum_classifier"], published()["qiskit_textbook"]
+    assert {quantity: textbook[quantity]["value"] for quantity in slides} == {q: c["value"] for q, c in slides.items()}
 
 
 answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40).map(lambda pairs: np.array(pairs).T)
@@ -362,9 +370,9 @@ def test_equivalence_needs_two_seeds(differences):
         equivalence(differences, margin=0.1)
 
 
-@pytest.mark.parametrize("margin", [0.0, -0.1, float("nan")])
+@pytest.mark.parametrize("margin", [0.0, -0.1, float("nan"), float("inf")])
 def test_a_margin_of_equivalence_is_positive(margin):
-    with pytest.raises(ValueError, match=f"must be positive, got {margin}"):
+    with pytest.raises(ValueError, match=f"must be positive and finite, got {margin}"):
         equivalence([0.1, 0.2], margin)
 
 
@@ -384,3 +392,103 @@ def test_the_best_of_k_is_taken_for_each_model():
 def test_the_best_is_of_at_least_one_and_at_most_all(k):
     with pytest.raises(ValueError, match=f"out of 3 values needs k in 1 to 3, got {k}"):
         best_of(np.array([0.9, 0.8, 0.7]), k)
+
+
+# Numbers that are no numbers
+
+NOT_FINITE = [np.nan, np.inf, -np.inf]
+unchecked = inspect.unwrap  # a function as it is outside the tests, where nobody holds its arguments against its annotations
+a_bad_number = pytest.mark.parametrize("bad", NOT_FINITE)
+OF_SEEDS = {
+    "mean_interval": mean_interval,
+    "run_interval": run_interval,
+    "equivalence": lambda values: equivalence(values, 1.0),
+    "best_of": lambda values: best_of(np.array(values), 2),
+    "crossed_interval": lambda values: crossed_interval(np.array([values, values]).T),
+    "compare": lambda values: compare(CLAIMS, FOUND | {"loss": values}),
+}
+
+
+@pytest.mark.parametrize("summary", OF_SEEDS.values(), ids=OF_SEEDS)
+@given(values=samples, bad=st.sampled_from(NOT_FINITE), data=st.data())
+def test_a_seed_whose_value_is_not_finite_is_named(summary, values, bad, data):
+    seed = data.draw(st.integers(0, len(values) - 1))
+    values[seed] = bad
+    with pytest.raises(NotFinite, match=f"must be finite, got {bad} at .*seed {seed}(,|$)"):
+        summary(values)
+
+
+@a_bad_number
+def test_a_comparison_says_of_which_quantity_a_number_is_not_finite(bad):
+    with pytest.raises(NotFinite, match=f"time found must be finite, got {bad} at seed 2"):
+        compare(CLAIMS, FOUND | {"time": [1.0, 1.1, bad]})
+    with pytest.raises(NotFinite, match=f"time published must be finite, got {bad}"):
+        compare(CLAIMS | {"time": {"printed": "?", "value": bad}}, FOUND)
+
+
+@a_bad_number
+@pytest.mark.parametrize("place", range(4), ids=["claimed", "low", "high", "rounding"])
+def test_there_is_no_verdict_on_what_is_not_finite(bad, place):
+    numbers = [0.5, 0.4, 0.6, 0.0]
+    numbers[place] = bad
+    with pytest.raises(NotFinite, match=f"{('claimed', 'low', 'high', 'rounding')[place]} must be finite, got {bad}"):
+        verdict(*numbers)
+
+
+@pytest.mark.parametrize("numbers", [(0.5, 0.6, 0.4, 0.0), (0.5, 0.4, 0.6, -0.1)])
+def test_there_is_no_verdict_against_an_interval_that_is_turned_round(numbers):
+    with pytest.raises(ValueError, match="a verdict needs low ≤ high and rounding ≥ 0"):
+        verdict(*numbers)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.5, 95.0, np.nan])
+def test_a_level_of_confidence_is_between_zero_and_one(level):
+    intervals = (
+        lambda: mean_interval([0.1, 0.2], level),
+        lambda: run_interval([0.1, 0.2], level),
+        lambda: share_interval(3, 5, level),
+        lambda: crossed_interval(np.eye(3), level),
+        lambda: compare(CLAIMS, FOUND, level),
+    )
+    for interval in intervals:
+        with pytest.raises(ValueError, match=rf"must be in \(0, 1\), got {level}"):
+            interval()
+
+
+@pytest.mark.parametrize(
+    ("correct", "images"), [(-1, 5), (6, 5), (2.5, 5), (np.nan, 5), (0, 0), (1, np.nan), (1, np.inf), (3, 5.5)]
+)
+def test_counts_are_whole_and_at_most_all_images(correct, images):
+    for count in (share_interval, partial(unchecked(possible_pvalues), 0)):
+        with pytest.raises(ValueError, match=r"counts .* must be in 0 to|counts must be whole"):
+            unchecked(count)(correct, images)
+
+
+def test_answers_are_booleans_not_numbers():
+    right, shares = np.array([True, False]), np.array([0.9, np.nan])
+    for answers in ((right, shares), (shares, right), (shares, shares)):
+        with pytest.raises(ValueError, match="must be arrays of booleans"):
+            unchecked(mcnemar)(*answers)
+
+
+@a_bad_number
+def test_no_number_of_images_shows_a_gain_that_is_no_number(bad):
+    for arguments in ((bad, 0.1), (0.01, bad), (0.01, 0.1, bad), (0.01, 0.1, 0.8, bad)):
+        with pytest.raises(ValueError, match="must be in"):
+            images_needed(*arguments)
+
+
+@pytest.mark.parametrize("interval", [mean_interval, run_interval, equivalence])
+def test_an_interval_over_seeds_takes_one_number_of_each(interval):
+    with pytest.raises(ValueError, match=r"one number for each, got an array of shape \(3, 4\)"):
+        unchecked(interval)(np.zeros((3, 4)), 0.5)
+
+
+def test_a_bootstrap_needs_a_sample():
+    with pytest.raises(ValueError, match="at least one sample, got resamples=0"):
+        crossed_interval(np.eye(3), resamples=0)
+
+
+def test_the_best_is_of_a_whole_number():
+    with pytest.raises(ValueError, match=r"needs k in 1 to 3, got 1\.5"):
+        unchecked(best_of)(np.array([0.9, 0.8, 0.7]), 1.5)

@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hqnn_utils import backbone, catalogue, data, photos
-from hqnn_utils.catalogue import DataError, Entry
+from hqnn_utils.catalogue import DataError, Entry, MissingData
+from hqnn_utils.checks import NotFinite
 from hqnn_utils.models import network
-from hqnn_utils.tasks import Task, held_out, task, tasks, train
+from hqnn_utils.tasks import Task, centred, held_out, task, tasks, train, without
 from hqnn_utils.training import Ensemble
 
 SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 0.003}
@@ -149,13 +150,40 @@ def test_the_weights_of_the_backbone_can_be_chosen(toy):
 # What is there
 
 
-def test_every_task_is_given_that_can_be_had_and_the_reason_for_every_other(toy, monkeypatch, tmp_path):
+def test_every_task_is_given_that_is_here_and_the_reason_for_every_other(toy, monkeypatch, tmp_path):
     monkeypatch.setenv("HQNN_DATA", str(tmp_path / "empty"))  # and no network: see the mirror of the toy
-    here, missing = tasks(["toy", "digits", "cifar"], train_size=20)
-    assert (list(here), list(missing)) == (["digits"], ["toy", "cifar"])
+    here, missing = tasks(["toy", "digits"], train_size=20)
+    assert (list(here), list(missing)) == (["digits"], ["toy"])
     assert len(here["digits"].train_labels) == 20
-    assert missing["cifar"].startswith("unknown data set 'cifar'")
     assert "'toy'" in missing["toy"] and "missing" in missing["toy"] and "HQNN_DATA" in missing["toy"]
+
+
+def test_a_name_that_is_not_in_the_catalogue_is_no_missing_set(toy):
+    with pytest.raises(DataError, match="unknown data set 'cifar'"):
+        tasks(["digits", "cifar"])
+
+
+def test_a_photograph_that_was_altered_is_no_missing_set(toy):
+    (toy.folder / next(iter(toy.files))).write_bytes(b"another picture")
+    with pytest.raises(DataError, match="is altered") as refused:
+        tasks(["toy"])
+    assert not isinstance(refused.value, MissingData)
+
+
+@pytest.mark.parametrize("file", ["data/weights/pqf_resnet18.pth", "weights/pqf_resnet18.pth"], ids=["given", "fetched once"])
+def test_weights_that_were_altered_are_no_missing_set(toy, monkeypatch, tmp_path, file):
+    monkeypatch.undo()  # the real backbone
+    monkeypatch.setenv("HQNN_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(backbone.files, "cache", lambda: tmp_path)
+    monkeypatch.setattr(backbone, "PQF_URL", "http://127.0.0.1:9/")
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_bytes(b"other weights")
+    with pytest.raises(DataError) as refused:
+        backbone.resnet18()
+    assert not isinstance(refused.value, MissingData)
+    (tmp_path / file).unlink()
+    with pytest.raises(MissingData):
+        backbone.resnet18()
 
 
 def test_options_reach_every_task(toy):
@@ -167,7 +195,7 @@ def test_options_reach_every_task(toy):
 
 def test_photographs_without_a_backbone_are_not_there(toy, monkeypatch):
     def refused(weights):
-        raise DataError("no weights")
+        raise MissingData("no weights")
 
     monkeypatch.setattr(backbone, "resnet18", refused)
     assert tasks(["toy"]) == ({}, {"toy": "no weights"})
@@ -218,6 +246,27 @@ def test_a_task_with_images_held_out_is_the_same_otherwise():
     whole = made_up("ResNet18")
     found = held_out(whole)
     assert (found.name, found.body, found.classes, found.sha256) == (whole.name, whole.body, whole.classes, whole.sha256)
+
+
+# Other inputs of the same task
+
+
+def test_centred_inputs_have_lost_the_mean_of_the_training_images_and_nothing_else():
+    whole = made_up("ResNet18")
+    found = centred(whole)
+    torch.testing.assert_close(found.train_inputs.mean(dim=0), torch.zeros(512), atol=1e-6, rtol=0)
+    apart = whole.test_inputs - found.test_inputs
+    torch.testing.assert_close(apart, whole.train_inputs.mean(dim=0).expand_as(apart), atol=1e-6, rtol=0)
+    assert replace(found, train_inputs=whole.train_inputs, test_inputs=whole.test_inputs) == whole
+
+
+def test_a_task_without_some_training_images_has_all_others_and_the_same_test():
+    whole = made_up("ResNet18", 5)
+    found = without(whole, [3, 0])
+    assert torch.equal(found.train_inputs, whole.train_inputs[[1, 2, 4]])
+    assert torch.equal(found.train_labels, whole.train_labels[[1, 2, 4]])
+    assert replace(found, train_inputs=whole.train_inputs, train_labels=whole.train_labels) == whole
+    assert torch.equal(without(whole, []).train_inputs, whole.train_inputs)
 
 
 # Training
@@ -318,3 +367,20 @@ def test_an_image_is_right_where_its_class_has_the_largest_score():
         ensemble.parameters["weight"].copy_(torch.stack([torch.eye(3, 512), torch.eye(3, 1).expand(3, 512)]))
     assert few.right(ensemble).tolist() == [[True, True, True, False], [True, False, False, True]]
     assert few.accuracy(ensemble).tolist() == [0.75, 0.5]
+
+
+def test_networks_that_answer_with_no_number_are_neither_right_nor_wrong():
+    few = made_up("ResNet18", 4)
+    ensemble = Ensemble(lambda: nn.Linear(512, 3), [5, 7])
+    with torch.no_grad():
+        ensemble.parameters["bias"][1] = torch.nan
+    for score in (few.right, few.accuracy):
+        with pytest.raises(NotFinite, match="got nan at seed 7, image 0"):
+            score(ensemble)
+
+
+def test_a_label_that_is_no_class_of_the_task_is_refused():
+    few = made_up("ResNet18")
+    few.train_labels[4] = 3
+    with pytest.raises(ValueError, match="labels must be in 0 to 2, the classes of the outputs, got 3"):
+        train(few, "", [0], **SETTINGS)

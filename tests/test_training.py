@@ -1,5 +1,7 @@
 """Many seeds at once, against a plain torch loop for each seed alone."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 from torch import nn
 
+from hqnn_utils import training
+from hqnn_utils.checks import NotFinite
 from hqnn_utils.layers import QuantumActivation, QuantumLayer
 from hqnn_utils.training import Ensemble, accuracy, fit, negative_probability, top1
 
@@ -187,6 +191,8 @@ def test_predictions_carry_no_gradient():
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
         ({"learning_rate": -0.1}, "learning_rate must be positive, got -0.1"),
+        ({"learning_rate": float("inf")}, "learning_rate must be positive, got inf"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
     ],
 )
 def test_training_that_cannot_be_done_is_refused(change, sentence):
@@ -250,3 +256,104 @@ def test_top1_is_scikit_learns_accuracy_of_the_largest_score(rows):
     assert torch.equal(
         top1(torch.stack([scores, -scores]), labels), torch.stack([top1(scores, labels), top1(-scores, labels)])
     )
+
+
+# Numbers that are no numbers
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_an_image_that_is_not_finite_is_refused_before_training_and_named(bad):
+    images, labels = task()
+    images[7, 2] = bad
+    ensemble = Ensemble(BUILDS["tanh"], SEEDS)
+    before = {name: stacked.clone() for name, stacked in ensemble.parameters.items()}
+    with pytest.raises(NotFinite, match=f"images must be finite, got {bad} at row 7$"):
+        fit(ensemble, images, labels, negative_probability, **SETTINGS)
+    assert all(torch.equal(ensemble.parameters[name], stacked) for name, stacked in before.items())
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_its_epoch_steps_and_seed():
+    def second_epoch():
+        ensemble.parameters["last.bias"].data[1] = torch.nan
+
+    ensemble = Ensemble(BUILDS["tanh"], SEEDS)
+    sentence = f"training losses of epoch 2 must be finite, got nan at steps 1 to 2, seed {SEEDS[1]}"
+    with pytest.raises(NotFinite, match=sentence):
+        fit(ensemble, *task(), negative_probability, **SETTINGS, points=2, after_epoch=second_epoch)
+
+
+def test_weights_that_the_last_step_made_infinite_are_not_handed_back():
+    def root(p1, labels):  # whose slope at zero is infinite, so that the loss is finite and the step is not
+        return (p1 - p1).sqrt()
+
+    ensemble = Ensemble(BUILDS["tanh"], SEEDS)
+    with pytest.raises(NotFinite, match=f"weights first.weight after epoch 1 must be finite, got nan at seed {SEEDS[0]}"):
+        fit(ensemble, *task(), root, **SETTINGS | {"epochs": 1, "batch_size": 10})
+
+
+@pytest.mark.parametrize("wrong", [-1, 2])
+@pytest.mark.parametrize("row", [0, 9])
+def test_a_label_that_is_no_class_is_refused_before_the_first_step(wrong, row):
+    images, labels = task()
+    labels[row] = wrong
+    ensemble = Ensemble(BUILDS["tanh"], SEEDS)
+    before = ensemble.parameters["last.weight"].clone()
+    with pytest.raises(ValueError, match=f"labels must be in 0 to 1, the classes of the outputs, got {wrong}"):
+        fit(ensemble, images, labels, negative_probability, **SETTINGS)
+    assert torch.equal(ensemble.parameters["last.weight"], before)
+
+
+@pytest.mark.parametrize(("images", "labels"), [(0, 0), (10, 9), (9, 10)])
+def test_every_image_needs_a_label(images, labels):
+    ensemble, (x, y) = Ensemble(BUILDS["tanh"], SEEDS), task()
+    fit_unchecked = inspect.unwrap(fit)  # as outside the tests, where nobody compares shapes with annotations
+    with pytest.raises(ValueError, match=f"got {images} images and {labels} labels"):
+        fit_unchecked(ensemble, x[:images], y[:labels], negative_probability, **SETTINGS)
+
+
+def test_the_progress_bar_is_closed_also_after_an_error(monkeypatch):
+    bars = []
+
+    class Watched(training.tqdm):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            bars.append(self)
+
+    def broken(p1, labels):
+        raise RuntimeError("this loss cannot be computed")
+
+    monkeypatch.setattr(training, "tqdm", Watched)
+    with pytest.raises(RuntimeError, match="cannot be computed"):
+        fit(Ensemble(BUILDS["tanh"], SEEDS), *task(), broken, **SETTINGS)
+    assert bars[0].disable  # what tqdm sets when it is closed
+
+
+def test_an_output_that_is_not_finite_is_refused_with_its_seed_and_image():
+    ensemble, (images, _) = Ensemble(BUILDS["tanh"], SEEDS), task()
+    images[4] = torch.nan
+    with pytest.raises(NotFinite, match=f"outputs of the networks must be finite, got nan at seed {SEEDS[0]}, image 4$"):
+        ensemble.predict(images, batch_size=3)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_outputs_that_are_not_finite_have_no_accuracy(bad):
+    scores, labels = torch.zeros(2, 4, 3), torch.tensor([0, 1, 0, 1])
+    scores[1, 2, 0] = bad
+    with pytest.raises(NotFinite, match=f"probabilities must be finite, got {bad} at model 1, image 2$"):
+        accuracy(scores[..., 0], labels)
+    with pytest.raises(NotFinite, match=f"scores must be finite, got {bad} at model 1, image 2$"):
+        top1(scores, labels)
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_a_label_that_is_no_class_is_neither_right_nor_wrong(wrong):
+    labels = torch.tensor([0, 1, wrong])
+    for score in (lambda: top1(torch.zeros(3, 3), labels), lambda: accuracy(torch.zeros(3), labels)):
+        with pytest.raises(ValueError, match=f"labels must be in 0 to [12], .* got {wrong}"):
+            score()
+
+
+def test_a_score_needs_as_many_labels_as_images():
+    for score, outputs in ((top1, torch.zeros(1, 3)), (accuracy, torch.zeros(1))):
+        with pytest.raises(ValueError, match="of 1 images and 2 labels"):
+            inspect.unwrap(score)(outputs, torch.tensor([0, 1]))
