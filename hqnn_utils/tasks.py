@@ -14,8 +14,8 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from hqnn_utils import backbone, data, photos
-from hqnn_utils.catalogue import MissingData, entry
+from hqnn_utils import backbone, catalogue, data, photos
+from hqnn_utils.catalogue import DataError, MissingData, entry
 from hqnn_utils.models import network
 from hqnn_utils.training import Ensemble, fit
 
@@ -93,21 +93,35 @@ def without(task: Task, rows: Sequence[int] | Int[ndarray, " rows"]) -> Task:
     return replace(task, train_inputs=task.train_inputs[kept], train_labels=task.train_labels[kept])
 
 
-def tasks(names: Sequence[str], **options) -> tuple[dict[str, Task], dict[str, str]]:
-    """The tasks that can be had here, and the reason for each that is not here; options as for `task`.
+ANY = "any"
+"""Chosen instead of names: whatever is here."""
 
-    For data sets that nobody asked for by name: `task` refuses one that cannot be had, and says why.
+
+def chosen(names: Sequence[str], **options) -> dict[str, Task]:
+    """The tasks that a reader chose by name, or with `ANY` those of all data sets that are here, else of the digits.
+
+    A data set that was asked for by name is used or refused, never replaced. What `ANY` leaves out is printed, and why.
+
+    Args:
+        names: of the catalogue, or `[ANY]`.
+        options: as for `task`.
 
     Raises:
-        DataError: data or weights that are here and wrong, or a name that is not in the catalogue.
+        DataError: a named set that cannot be had; data or weights that are here and wrong.
     """
-    here, missing = {}, {}
-    for name in names:
+    if list(names) != [ANY]:
+        if ANY in names:
+            raise DataError(f"{ANY!r} stands for whatever is here and goes with no other name, got {', '.join(names)}")
+        return {name: task(name, **options) for name in names}
+    here = {}
+    for name in [name for name, wanted in catalogue.catalogue().items() if not wanted.embedded]:
         try:
             here[name] = task(name, **options)
         except MissingData as error:
-            missing[name] = str(error)
-    return here, missing
+            print(f"{name} is left out: {error}")
+    if not here:
+        print("None of the data sets is here, so the chapter goes on with digits.")
+    return here or {"digits": task("digits", **options)}
 
 
 def train(

@@ -16,7 +16,7 @@ from hqnn_utils import backbone, catalogue, data, photos
 from hqnn_utils.catalogue import DataError, Entry, MissingData
 from hqnn_utils.checks import NotFinite
 from hqnn_utils.models import network
-from hqnn_utils.tasks import Task, centred, held_out, task, tasks, train, without
+from hqnn_utils.tasks import Task, centred, chosen, held_out, task, train, without
 from hqnn_utils.training import Ensemble
 
 SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 0.003}
@@ -150,23 +150,35 @@ def test_the_weights_of_the_backbone_can_be_chosen(toy):
 # What is there
 
 
-def test_every_task_is_given_that_is_here_and_the_reason_for_every_other(toy, monkeypatch, tmp_path):
+def test_any_gives_every_task_that_is_here_and_tells_the_reason_for_every_other(toy, monkeypatch, tmp_path, capsys):
+    assert list(chosen(["any"])) == ["toy"]
     monkeypatch.setenv("HQNN_DATA", str(tmp_path / "empty"))  # and no network: see the mirror of the toy
-    here, missing = tasks(["toy", "digits"], train_size=20)
-    assert (list(here), list(missing)) == (["digits"], ["toy"])
-    assert len(here["digits"].train_labels) == 20
-    assert "'toy'" in missing["toy"] and "missing" in missing["toy"] and "HQNN_DATA" in missing["toy"]
+    here = chosen(["any"], train_size=20)
+    assert list(here) == ["digits"] and len(here["digits"].train_labels) == 20
+    said = capsys.readouterr().out
+    assert "toy is left out" in said and "missing" in said and "HQNN_DATA" in said and "goes on with digits" in said
+
+
+def test_a_set_that_was_asked_for_by_name_is_refused_and_not_replaced(toy, monkeypatch, tmp_path):
+    monkeypatch.setenv("HQNN_DATA", str(tmp_path / "empty"))
+    with pytest.raises(MissingData, match="'toy'"):
+        chosen(["digits", "toy"])
+
+
+def test_any_goes_with_no_name(toy):
+    with pytest.raises(DataError, match="goes with no other name, got digits, any"):
+        chosen(["digits", "any"])
 
 
 def test_a_name_that_is_not_in_the_catalogue_is_no_missing_set(toy):
     with pytest.raises(DataError, match="unknown data set 'cifar'"):
-        tasks(["digits", "cifar"])
+        chosen(["digits", "cifar"])
 
 
 def test_a_photograph_that_was_altered_is_no_missing_set(toy):
     (toy.folder / next(iter(toy.files))).write_bytes(b"another picture")
     with pytest.raises(DataError, match="is altered") as refused:
-        tasks(["toy"])
+        chosen(["any"])
     assert not isinstance(refused.value, MissingData)
 
 
@@ -187,18 +199,17 @@ def test_weights_that_were_altered_are_no_missing_set(toy, monkeypatch, tmp_path
 
 
 def test_options_reach_every_task(toy):
-    here, missing = tasks(["toy"], clean=True, weights="resnet18")
+    here = chosen(["toy"], clean=True, weights="resnet18")
     expected = task("toy", clean=True, weights="resnet18")
-    assert missing == {}
     assert torch.equal(here["toy"].test_inputs, expected.test_inputs) and here["toy"].test_items == expected.test_items
 
 
-def test_photographs_without_a_backbone_are_not_there(toy, monkeypatch):
+def test_photographs_without_a_backbone_are_not_there(toy, monkeypatch, capsys):
     def refused(weights):
         raise MissingData("no weights")
 
     monkeypatch.setattr(backbone, "resnet18", refused)
-    assert tasks(["toy"]) == ({}, {"toy": "no weights"})
+    assert list(chosen(["any"])) == ["digits"] and "toy is left out: no weights" in capsys.readouterr().out
 
 
 def test_an_error_that_is_not_of_the_data_is_no_reason(toy, monkeypatch):
@@ -207,7 +218,7 @@ def test_an_error_that_is_not_of_the_data_is_no_reason(toy, monkeypatch):
 
     monkeypatch.setattr(backbone, "resnet18", broken)
     with pytest.raises(ValueError, match="unknown weights"):
-        tasks(["toy"])
+        chosen(["any"])
 
 
 # Choosing settings
