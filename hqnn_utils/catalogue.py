@@ -21,7 +21,7 @@ from hqnn_utils import files
 SLOWEST = 50_000
 """Bytes a second: a download that is slower on the whole is given up."""
 
-MARGIN = 2**20
+MARGIN = 2**16
 """So many bytes more than the catalogue says may come before they are refused; a checksum tells the rest."""
 
 
@@ -196,7 +196,7 @@ def download(url: str, target: Path, limit: int, sha256: str = "", timeout: floa
     """
     seconds = timeout + limit / SLOWEST
     try:
-        with files.beside(target) as temporary, temporary.open("wb") as file, _progress(target.name) as bar:
+        with files.beside(target) as temporary, temporary.open("wb") as file, _progress(url) as bar:
             # In a thread, because no timeout of a socket ends an answer that comes drop by drop. If it is left behind, its
             # next write fails, for the file is closed.
             came: Future[str] = Future()
@@ -212,8 +212,8 @@ def download(url: str, target: Path, limit: int, sha256: str = "", timeout: floa
         raise DataError(_short(error)) from None
 
 
-def _progress(name: str) -> tqdm:
-    return tqdm(desc=name, unit="B", unit_scale=True, leave=False)
+def _progress(url: str) -> tqdm:
+    return tqdm(desc=url.rsplit("/")[-1], unit="B", unit_scale=True, leave=False)
 
 
 def _into(came: Future, url: str, file: BinaryIO, limit: int, timeout: float, bar: tqdm) -> None:
