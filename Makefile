@@ -7,9 +7,10 @@ READY := $(VENV)/.ready
 
 # Compiled bytecode saves every process 10 to 30 s of importing torch and PennyLane.
 unexport PYTHONDONTWRITEBYTECODE
-# A kernel runs in its notebook's folder, where a relative data root would point elsewhere.
+# A kernel runs in its notebook's folder, where a relative data root would point elsewhere. The shell makes it absolute: make
+# would split it at spaces and run what looks like a function of its own.
 ifdef HQNN_DATA
-export HQNN_DATA := $(abspath $(HQNN_DATA))
+export HQNN_DATA := $(shell case "$$HQNN_DATA" in ([/~]*) ;; (*) printf %s "$$PWD/" ;; esac; printf %s "$$HQNN_DATA")
 endif
 
 .DEFAULT_GOAL := help
@@ -18,13 +19,19 @@ endif
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
 
+NOT_READY = { echo "$(VENV) is not set up: the lines above name a package that could not be had from the package index" \
+  "(PyPI, or the one that pip and uv are told of), or that is not the one of requirements.lock." \
+  "Run make again when it can be; once set up, nothing needs the index." >&2; exit 1; }
+
+# uv is the one thing that pip installs, and only with a hash of the lock: it checks those of all others.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "This book needs Python 3.11 or newer, and $(PYTHON) is `$(PYTHON) -V`: try make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/uv || { echo "Setting up $(VENV), once: some minutes and 7 GB"; $(PYTHON) -m venv $(VENV) && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check "`grep -oE '^uv==[0-9.]+' requirements.lock`"; }
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	  sed -n '/^uv==/,/[^\]$$/p' requirements.lock | $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --only-binary :all: --no-deps --require-hashes --requirement /dev/stdin; } || $(NOT_READY)
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock || $(NOT_READY)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . || $(NOT_READY)
 	@touch $@
 
 setup: $(READY)  ## make the environment in .venv, from the lock
@@ -46,8 +53,8 @@ lint: $(READY)  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 run: $(READY)  ## execute a chapter: make run CHAPTER=pqc ARGS="-p theta 0.3"
-	@test -n "$(CHAPTER)" || { echo 'Which chapter? make run CHAPTER=pqc'; $(BIN)/hqnn run; exit 2; }
-	$(BIN)/hqnn run $(CHAPTER) $(ARGS)
+	@test -n "$$CHAPTER" || { echo 'Which chapter? make run CHAPTER=pqc'; $(BIN)/hqnn run; exit 2; }
+	$(BIN)/hqnn run "$$CHAPTER" $(value ARGS)
 
 lab: $(READY)  ## open JupyterLab on the book
 	$(BIN)/jupyter lab book

@@ -1,184 +1,182 @@
 """The frozen network of Experiment 3: ResNet18 trained on ImageNet, and the 512 numbers it makes of each photograph.
 
 The network is never trained further, so its features are computed once and kept, in parts, so that a run that was stopped goes
-on where it was. What is kept is named by everything it depends on: weights, images and the code that prepares them.
+on where it was. What is kept is named by everything it depends on: weights, images and the code that prepares them; and it is
+verified, bit by bit, before it is used.
 """
 
 import hashlib
-import os
-import tempfile
+import io
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from hqnn_utils import files
-from hqnn_utils.catalogue import DataError, MissingData, downloads, root
+from hqnn_utils.catalogue import DataError, MissingData, content, download, root
 from hqnn_utils.photos import Photos, decode
 
-WEIGHTS = ("resnet18", "resnet18-pqf")
+WEIGHTS = {
+    "resnet18": {
+        "file": "resnet18-f37072fd.pth",
+        "url": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+        "bytes": 46_830_571,
+        "sha256": "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+    },
+    "resnet18-pqf": {
+        "file": "pqf_resnet18.pth",
+        "url": "https://raw.githubusercontent.com/uber-research/permute-quantize-finetune/"
+        "53a30bade862769f4f0523e38c4ee1333a2e48b1/compressed_models/resnet18.pth",
+        "bytes": 1_707_918,
+        "sha256": "6b9fc5f66a841ee372a47570a5040ac5616359d374a2fe30d78b6626b0a52fe4",
+    },
+}
 """torchvision's own, and the product-quantised network of Martinez et al. 2021 (66.74 % top-1 on ImageNet)."""
 
-PQF_URL = (
-    "https://raw.githubusercontent.com/uber-research/permute-quantize-finetune/"
-    "53a30bade862769f4f0523e38c4ee1333a2e48b1/compressed_models/resnet18.pth"
-)
-PQF_SHA256 = "6b9fc5f66a841ee372a47570a5040ac5616359d374a2fe30d78b6626b0a52fe4"
-
-PREPARED = "torchvision's transforms of ResNet18_Weights.IMAGENET1K_V1"
-"""What `_prepared` does; part of the name of what is kept, so that another preparation is not mistaken for this one."""
+PREPARED = "seen upright and opaque in 8 bits; torchvision's transforms of ResNet18_Weights.IMAGENET1K_V1"
+"""What `prepared` does; part of the name of what is kept, so that another preparation is not mistaken for this one."""
 
 PART = 64
-"""So many photographs are computed, and kept, at a time."""
+"""So many photographs are kept together."""
+
+BATCH = 16
+"""So many are computed at a time."""
+
+WIDTH = 512
+"""Numbers that the last layer is shown of each."""
 
 
 def resnet18(weights: str = "resnet18-pqf") -> nn.Module:
     """ResNet18 with ImageNet weights, frozen, in evaluation mode: `(batch, 3, 224, 224)` → `(batch, 1000)` scores.
 
     Args:
-        weights: one of `WEIGHTS`; fetched first if need be, `resnet18` by torchvision, `resnet18-pqf` from its authors.
+        weights: one of `WEIGHTS`; from `weights/` of the data root, or fetched into that of `files.cache()`.
 
     Raises:
         ValueError: unknown weights.
-        DataError: weights that cannot be had, or are not those of the catalogue.
+        DataError: weights that cannot be had, or are not the published ones.
 
     Sources: He et al. 2016; Martinez et al. 2021, whose files hold codebooks: a weight is `codebook[codes]`.
     """
-    if weights not in WEIGHTS:
-        raise ValueError(f"unknown weights {weights!r}: choose one of {', '.join(WEIGHTS)}")
-    from torchvision.models import ResNet18_Weights
+    if weights not in list(WEIGHTS):
+        raise ValueError(f"unknown weights {weights!r:.80}: choose one of {', '.join(WEIGHTS)}")
     from torchvision.models import resnet18 as build
 
-    if weights == "resnet18":
-        try:
-            network = build(weights=ResNet18_Weights.IMAGENET1K_V1)
-        except OSError as error:
-            raise MissingData(
-                f"torchvision could not fetch the weights of ResNet18 ({error}): try again with the network there, or take "
-                "weights='resnet18-pqf'"
-            ) from None
-    else:
-        network = build(weights=None)
-        # Batch norms are folded: their running mean and variance stay 0 and 1, as they are made.
-        network.load_state_dict(_decoded(_pqf_file()) | _running(network))
+    network = build(weights=None)
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    # Read as plain tensors, never as code.
+    stored = torch.load(io.BytesIO(_published(weights)), weights_only=True, map_location="cpu")
+    # Martinez et al. folded the batch norms: their running mean and variance stay 0 and 1, as they are made.
+    network.load_state_dict(dict(network.named_buffers()) | _decoded(stored, shapes))
     return network.eval().requires_grad_(False)
 
 
-def _running(network: nn.Module) -> dict[str, Tensor]:
-    return {name: buffer for name, buffer in network.named_buffers()}
-
-
-def _pqf_file() -> Path:
+def _published(weights: str) -> bytes:
     """The published file, in the data root or fetched into the cache, with its SHA-256 compared."""
-    given = root() / "weights" / "pqf_resnet18.pth"
-    if given.exists():
-        if hashlib.sha256(given.read_bytes()).hexdigest() != PQF_SHA256:
-            raise DataError(f"{given} is not the published file (its SHA-256 differs): remove it, and it will be fetched")
-        return given
-    kept = files.cache() / "weights" / given.name
-    try:
-        return Path(downloads().retrieve(PQF_URL, f"sha256:{PQF_SHA256}", kept.name, kept.parent))
-    except (OSError, ValueError) as error:
-        raise (DataError if kept.exists() else MissingData)(
-            f"the weights resnet18-pqf could not be fetched from {PQF_URL} ({type(error).__name__}): try again with the "
-            f"network there, or set HQNN_DATA to a folder that holds weights/{given.name}"
-        ) from None
+    wanted = WEIGHTS[weights]
+    place = root() / "weights" / wanted["file"]
+    if not place.exists():
+        place = files.cache() / "weights" / wanted["file"]
+    if not place.exists():
+        try:
+            download(wanted["url"], place, wanted["bytes"], wanted["sha256"])
+        except DataError as error:
+            raise MissingData(
+                f"the weights {weights} could not be fetched from {wanted['url']} ({error}): try again with the network "
+                f"there, or set HQNN_DATA to a folder that holds weights/{wanted['file']}"
+            ) from None
+    return content(place, wanted["sha256"])
 
 
-def _decoded(path: Path) -> dict[str, Tensor]:
-    """torchvision's state dict of a product-quantised file; read as plain tensors, never as code."""
-    stored = torch.load(path, weights_only=True, map_location="cpu")
+def _decoded(stored: dict[str, Tensor], shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """torchvision's state dict; weights that are stored as codes are looked up in their codebooks."""
     state = {name: tensor for name, tensor in stored.items() if not name.endswith((".codes_matrix", ".codebook"))}
-    from torchvision.models import resnet18 as build
-
-    shapes = {name: parameter.shape for name, parameter in build(weights=None).named_parameters()}
-    for name in stored:
-        if layer := name.removesuffix(".codes_matrix") if name.endswith(".codes_matrix") else "":
-            codes, codebook = stored[name].long(), stored[f"{layer}.codebook"].float()
-            state[f"{layer}.weight"] = codebook[codes].reshape(shapes[f"{layer}.weight"])
+    for layer in [name.removesuffix(".codes_matrix") for name in stored if name.endswith(".codes_matrix")]:
+        codes, codebook = stored[f"{layer}.codes_matrix"].long(), stored[f"{layer}.codebook"].float()
+        state[f"{layer}.weight"] = codebook[codes].reshape(shapes[f"{layer}.weight"])
     return state
 
 
-def _prepared(path: Path) -> Float[Tensor, "3 224 224"]:
+def prepared(paths: Sequence[Path], hashes: Sequence[str] = ()) -> Float[Tensor, "n 3 224 224"]:
+    """Photographs as the network sees them: short side 256, the middle 224, ImageNet's mean and deviation.
+
+    Args:
+        hashes: SHA-256 of the files, where they were checked before; what has been altered since is refused.
+    """
     from torchvision.models import ResNet18_Weights
 
-    return ResNet18_Weights.IMAGENET1K_V1.transforms()(decode(path))
-
-
-def prepared(paths: Sequence[Path]) -> Float[Tensor, "n 3 224 224"]:
-    """Photographs as the network sees them: short side 256, the middle 224, ImageNet's mean and deviation."""
-    return torch.stack([_prepared(path) for path in paths])
+    transform = ResNet18_Weights.IMAGENET1K_V1.transforms()
+    return torch.stack([transform(decode(path, sha256)) for path, sha256 in zip_longest(paths, hashes, fillvalue="")])
 
 
 def features(photographs: Photos, weights: str = "resnet18-pqf", cache: Path | None = None) -> Float[Tensor, "n 512"]:
     """What the frozen network makes of each photograph, in the order of its paths: the input of its last layer.
 
-    Computed once, in parts that are kept as they are ready; a part that cannot be read is computed anew, with a warning.
-    Processes that ask at the same time share the work: each takes parts that no other is at.
+    Computed once, in parts that are kept as they are ready, each with a SHA-256 of its numbers and its origin. A part that is
+    not what was kept, be it by one bit, is computed anew, with a warning. Of processes that ask at the same time one computes,
+    and the others wait for it.
 
     Args:
         weights: one of `WEIGHTS`.
         cache: the folder to keep them in; by default `features/` of `files.cache()`.
 
     Raises:
-        DataError: a photograph that does not decode, weights that cannot be had, or a kept part of other origin.
+        DataError: a photograph that does not decode or was altered after it was checked, weights that cannot be had, features
+            that are no numbers, or a folder that cannot be written.
     """
-    key = "\n".join([weights, PREPARED, photographs.sha256])
+    key = "\n".join([weights, PREPARED, photographs.sha256, *photographs.hashes])
     name = f"{photographs.name}-{weights}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder = (cache or files.cache() / "features") / name
-    starts = range(0, len(photographs), PART)
-    parts = {folder / f"{start:05}.npz": range(start, min(start + PART, len(photographs))) for start in starts}
-    kept = {file: _kept(file, key, len(rows)) for file, rows in parts.items()}
-    missing = [file for file in parts if kept[file] is None]
-    if missing:
+    parts = {folder / f"{start:05}.f32": slice(start, start + PART) for start in range(0, len(photographs), PART)}
+    paths = {file: photographs.paths[part] for file, part in parts.items()}
+    kept = {file: _kept(file, key, len(paths[file])) for file in parts}
+    if missing := [file for file in parts if kept[file] is None]:
         network = resnet18(weights)
         network.fc = nn.Identity()
-        folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(missing), desc=photographs.name, unit="part", leave=False, disable=not missing) as bar:
-        for wait in (False, True):  # first what no other process is at; then, if need be, wait for the others
-            for file in [file for file in missing if kept[file] is None]:
-                with suppress(Timeout), FileLock(file.with_suffix(".lock"), blocking=wait):
-                    kept[file] = _kept(file, key, len(parts[file]))  # another process may have been faster
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "lock"), tqdm(missing, desc=photographs.name, unit="part", leave=False) as bar:
+                for file in bar:
+                    kept[file] = _kept(file, key, len(paths[file]))  # another process may have been faster
                     if kept[file] is None:
-                        kept[file] = _computed(network, [photographs.paths[row] for row in parts[file]])
-                        _keep(file, key, kept[file])
-                    bar.update()
+                        if file.exists():
+                            warnings.warn(f"{file} is not as it was kept, and is computed anew", stacklevel=2)
+                        kept[file] = _computed(network, paths[file], photographs.hashes[parts[file]])
+                        files.write(file, _sealed(kept[file].tobytes(), key, file.name))
+        except OSError as error:
+            raise DataError(f"features cannot be kept in {folder} ({error}): make room, or choose another cache") from None
     return torch.from_numpy(np.concatenate(list(kept.values())))
 
 
 @torch.no_grad()
-def _computed(network: nn.Module, paths: list[Path]) -> np.ndarray:
-    batches = [paths[start : start + 16] for start in range(0, len(paths), 16)]
-    return torch.cat([network(prepared(batch)) for batch in batches]).numpy()
+def _computed(network: nn.Module, paths: Sequence[Path], hashes: Sequence[str]) -> np.ndarray:
+    batches = [slice(start, start + BATCH) for start in range(0, len(paths), BATCH)]
+    part = torch.cat([network(prepared(paths[batch], hashes[batch])) for batch in batches]).numpy()
+    odd = np.flatnonzero(~np.isfinite(part).all(axis=1))
+    if len(odd):
+        raise DataError(f"the features of {paths[odd[0]]} hold NaN or infinity: the weights of the network are not sound")
+    return part.astype("<f4")
 
 
 def _kept(path: Path, key: str, rows: int) -> np.ndarray | None:
-    """A kept part, or `None` where there is none that can be read."""
-    if not path.exists():
-        return None
+    """A kept part, or `None` where there is none that is, bit by bit, what was kept."""
     try:
-        with np.load(path) as stored:  # a zip file, whose own checksums tell a damaged one
-            origin, part = str(stored["key"]), stored["features"]
-        if part.shape != (rows, 512):
-            raise ValueError(f"its shape is {part.shape}, not {(rows, 512)}")
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        warnings.warn(f"{path} cannot be read ({error}) and is computed anew", stacklevel=3)
-        path.unlink(missing_ok=True)
+        stored = path.read_bytes()
+    except OSError:
         return None
-    if origin != key:
-        raise DataError(f"{path} holds features of another origin ({origin!r}): remove the folder, and they are computed anew")
-    return part
+    numbers = stored[hashlib.sha256().digest_size :]
+    if stored != _sealed(numbers, key, path.name) or len(numbers) != rows * WIDTH * 4:
+        return None
+    return np.frombuffer(numbers, "<f4").reshape(rows, WIDTH)
 
 
-def _keep(path: Path, key: str, part: np.ndarray) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        np.savez(file, key=np.array(key), features=part)
-    os.replace(file.name, path)
+def _sealed(numbers: bytes, key: str, name: str) -> bytes:
+    """What is kept of a part: a SHA-256 over its origin, place and numbers, then the numbers, as little-endian float32."""
+    return hashlib.sha256(f"{key}\n{name}\n".encode() + numbers).digest() + numbers

@@ -108,8 +108,12 @@ def data() -> None:
 @data.command("list")
 def list_() -> None:
     """Every data set: images, size, licence, and whether it is here."""
-    from hqnn_utils.catalogue import catalogue, root, verify
+    from hqnn_utils.catalogue import DataError, catalogue, root, verify
 
+    try:
+        place = root()
+    except DataError as error:
+        raise Refusal(error) from None
     for name, entry in catalogue().items():
         if entry.embedded:
             there = f"bundled with {entry.embedded}"
@@ -118,7 +122,7 @@ def list_() -> None:
             there = f"{states.count('ok')} of {len(states)} files here and intact"
         images = " + ".join(f"{count:,} {split}" for split, count in entry.counts.items())
         click.echo(f"{name:12} {entry.title}\n{'':12} {images} images, {entry.bytes / 1e6:.1f} MB, {entry.licence}; {there}")
-    click.echo(f"data root: {root()}")
+    click.echo(f"data root: {place}")
 
 
 @data.command()

@@ -2,15 +2,16 @@
 
 import gzip
 import hashlib
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from operator import index
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hqnn_utils.catalogue import DataError, Entry, entry, fetch
+from hqnn_utils.catalogue import DataError, Entry, content, entry, fetch
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class Images:
 
     `test_rows` says where each test image stands in its split, so that a picture can be named and found again;
     `sha256` identifies the source files, so that a result can be traced to the data that it came from.
+
+    Raises:
+        DataError: NaN or infinity in an image; says in which.
     """
 
     name: str
@@ -30,8 +34,14 @@ class Images:
     test_rows: Int[Tensor, " test"]
     sha256: str
 
+    def __post_init__(self):
+        for split, images in (("train", self.train_images), ("test", self.test_images)):
+            odd = (~images.isfinite()).flatten(1).any(dim=1).nonzero()
+            if len(odd):
+                raise DataError(f"data set {self.name!r}: {split} image {odd[0].item()} holds NaN or infinity")
 
-def load(name: str, classes: list[int] | None = None, train_size: int = 0, test_size: int = 0, seed: int = 0) -> Images:
+
+def load(name: str, classes: Sequence[int] | None = None, train_size: int = 0, test_size: int = 0, seed: int = 0) -> Images:
     """The images of a data set, fetched first if need be and always checked against their SHA-256.
 
     Args:
@@ -42,18 +52,24 @@ def load(name: str, classes: list[int] | None = None, train_size: int = 0, test_
 
     Raises:
         DataError: data that cannot be had, classes that are not distinct or do not exist, sizes that are negative or more
-            than there are.
+            than there are, and what is no whole number.
     """
     wanted = entry(name)
     if wanted.size:
         raise DataError(f"{name!r} is a set of photographs: `hqnn_utils.photos.photos({name!r})` lists them")
-    chosen = list(range(len(wanted.classes))) if classes is None else list(classes)
+    try:
+        chosen = list(range(len(wanted.classes))) if classes is None else [index(label) for label in classes]
+        train_size, test_size, seed = index(train_size), index(test_size), index(seed)
+    except TypeError:
+        given = f"classes {classes!r}, train size {train_size!r}, test size {test_size!r}, seed {seed!r}"
+        raise DataError(f"classes, sizes and seed must be whole numbers, got {given:.200}") from None
+    if not 0 <= seed < 2**32:
+        raise DataError(f"the seed must be 0 to {2**32 - 1}, got {seed}")
     if len(chosen) < 2 or len(set(chosen)) < len(chosen):
         raise DataError(f"classes must be at least two different ones, got {chosen}")
     if not set(chosen) <= set(range(len(wanted.classes))):
         raise DataError(f"data set {name!r} has the classes 0 to {len(wanted.classes) - 1}, got {chosen}")
-    if not wanted.embedded:
-        fetch(name)
+    fetch(name)
     reader = {"mnist": _read_mnist, "digits": _read_digits}[name]
     parts = []
     for split, size in (("train", train_size), ("test", test_size)):
@@ -81,18 +97,15 @@ def _draw(what: str, labels: Tensor, chosen: list[int], size: int, seed: int) ->
 
 
 def _read_mnist(wanted: Entry, split: str) -> tuple[Tensor, Tensor]:
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
-    def unpacked(file: str, read) -> Tensor:
-        # torchvision reads plain IDX files only; the root may be read-only, so unpack elsewhere.
-        with tempfile.TemporaryDirectory() as folder:
-            plain = Path(folder) / file
-            plain.write_bytes(gzip.decompress((wanted.folder / f"{file}.gz").read_bytes()))
-            return read(str(plain))
+    def unpacked(file: str) -> Tensor:
+        """An IDX file: two zero bytes, the type, the number of dimensions, their sizes as big-endian integers, the values."""
+        plain = gzip.decompress(content(wanted.folder / file, wanted.files[file]["sha256"]))
+        shape = np.frombuffer(plain, ">i4", count=plain[3], offset=4)
+        return torch.tensor(np.frombuffer(plain, "uint8", offset=4 + shape.nbytes).reshape(shape))
 
     stem = {"train": "train", "test": "t10k"}[split]
-    images = unpacked(f"{stem}-images-idx3-ubyte", read_image_file)
-    return images.unsqueeze(1) / 255, unpacked(f"{stem}-labels-idx1-ubyte", read_label_file)
+    images, labels = unpacked(f"{stem}-images-idx3-ubyte.gz"), unpacked(f"{stem}-labels-idx1-ubyte.gz")
+    return images.unsqueeze(1) / 255, labels.long()
 
 
 def _read_digits(wanted: Entry, split: str) -> tuple[Tensor, Tensor]:

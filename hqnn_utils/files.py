@@ -33,25 +33,34 @@ def cache() -> Path:
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place at the end; after an error `path` is as it was.
+def scratch(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """An empty file in `folder`, removed at the end.
 
-    What is written is on the disk before it is renamed, so `path` is whole or old even if the power fails. The file can be
-    read by whom the umask says, unlike those of `tempfile`. Files that a killed process left behind in the same folder are
-    removed.
+    What a killed process left of this kind in the same folder is removed at the start. The file can be read by whom the umask
+    says, unlike those of `tempfile`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(path.parent)
-    temporary = path.parent / f".hqnn-{_host()}-{os.getpid()}-{uuid4().hex[:8]}.part{path.suffix}"
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder)
+    temporary = folder / f".hqnn-{_host()}-{os.getpid()}-{uuid4().hex[:8]}.part{suffix}"
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A `scratch` file beside `path`, which takes its place at the end; after an error `path` is as it was.
+
+    What is written is on the disk before it is renamed, so `path` is whole or old even if the power fails.
+    """
+    with scratch(path.parent, path.suffix) as temporary:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
         sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -71,7 +80,7 @@ def sync(folder: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what `beside` left in a folder when its process was killed: files of this machine whose process is gone."""
+    """Remove what `scratch` left in a folder when its process was killed: files of this machine whose process is gone."""
     for file in folder.glob(f".hqnn-{_host()}-*.part*"):
         owner = re.fullmatch(r"(\d+)-\w+\.part.*", file.name.removeprefix(f".hqnn-{_host()}-"))
         if owner and not psutil.pid_exists(int(owner[1])):

@@ -4,6 +4,7 @@ A data set of photographs is what its manifest lists. Extensions are not believe
 """
 
 import hashlib
+import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,16 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
-from hqnn_utils.catalogue import DataError, entry, fetch, verify
+from hqnn_utils.catalogue import DataError, content, entry, fetch
 
 SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Photographs by file; `labels` index `classes`, `splits` say `"train"` or `"test"`, all of the same length."""
+    """Photographs by file; `labels` index `classes`, `splits` say `"train"` or `"test"`, all of the same length.
+
+    `sha256` is that of the set; `hashes` those of the files, which their bytes are held to when they are decoded. Files that
+    no manifest lists have none.
+    """
 
     name: str
     classes: list[str]
@@ -28,6 +34,7 @@ class Photos:
     labels: np.ndarray
     splits: np.ndarray
     sha256: str
+    hashes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -48,8 +55,7 @@ def photos(name: str) -> Photos:
     wanted = entry(name)
     if not wanted.size:
         raise DataError(f"{name!r} is not a set of photographs: `hqnn_utils.data.load({name!r})` gives its images")
-    if set(verify(name).values()) != {"ok"}:
-        fetch(name)
+    fetch(name)
     folders = {folder: split for split, folder in wanted.splits.items()}
     files = sorted(wanted.files)
     labels = np.array([wanted.classes.index(Path(file).parent.name) for file in files])
@@ -57,25 +63,67 @@ def photos(name: str) -> Photos:
         splits = np.array([folders[Path(file).parts[0]] for file in files])
     else:
         splits = _drawn(labels, np.arange(len(files)), wanted.counts["test"])
-    digest = hashlib.sha256("".join(wanted.files[file]["sha256"] for file in files).encode()).hexdigest()
-    return _complete(Photos(name, wanted.classes, [wanted.folder / file for file in files], labels, splits, digest))
+    hashes = [wanted.files[file]["sha256"] for file in files]
+    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return _complete(Photos(name, wanted.classes, [wanted.folder / file for file in files], labels, splits, digest, hashes))
 
 
-def decode(path: Path) -> Image.Image:
-    """An image file in RGB, whatever its extension and colour mode.
+def decode(path: Path, sha256: str = "") -> Image.Image:
+    """An image file in RGB as a person sees it, whatever its extension and colour mode.
+
+    It is turned as its EXIF data say; what is transparent shows white; of 16 bits a level the upper 8 count, and of several
+    pictures in a file the first.
+
+    Args:
+        sha256: what the file's must be, if it was checked before.
 
     Raises:
-        DataError: it does not decode; names the file.
+        DataError: it does not decode, was altered, or is of a kind whose black and white no one can tell; names the file.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} does not decode as an image ({error}): replace it, or take it out of the data set") from None
+        with Image.open(io.BytesIO(content(path, sha256) if sha256 else path.read_bytes())) as image:
+            return _seen(image)
+    except DataError:
+        raise
+    except Exception as error:  # a decoder may fail in any way, with RuntimeError, MemoryError, struct.error …
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path} does not decode as an image ({reason}): replace it, or take it out of the data set") from None
+
+
+def _seen(image: Image.Image) -> Image.Image:
+    bits, inverted = _depth(image)
+    turned = ImageOps.exif_transpose(image)
+    if bits > 8:
+        levels = (np.asarray(turned) >> (bits - 8)).astype("uint8")
+        turned = Image.fromarray(255 - levels if inverted else levels)
+    if turned.has_transparency_data:
+        turned = turned.convert("RGBA")
+        turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
+    return turned.convert("RGB")
+
+
+def _depth(image: Image.Image) -> tuple[int, bool]:
+    """Bits of a level as Pillow hands it out, and whether 0 is white.
+
+    Raises:
+        ValueError: a depth that this format leaves undefined, or at which Pillow mistakes what is transparent.
+    """
+    name = f"{image.format} of mode {image.mode}"
+    keyed = image.format == "PNG" and image.mode != "P" and "transparency" in image.info
+    if keyed and image.tile[0].args not in ("1", "L", "RGB"):
+        raise ValueError(f"{name} has a transparent colour and other than 8 bits; save it with 8, or with an alpha channel")
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return 8, False
+    bits = {"PNG": 16, "JPEG2000": 16, "PPM": 16}.get(image.format, 0)  # the last two as stretched by Pillow
+    if image.format == "TIFF" and image.mode != "I":
+        bits = image.tag_v2[BITSPERSAMPLE][0]
+    if image.mode == "F" or not 8 < bits <= 16:
+        raise ValueError(f"{name} does not say which values are black and white; save it with 8 or 16 bits")
+    return bits, image.format == "TIFF" and image.tag_v2[PHOTOMETRIC_INTERPRETATION] == 0
 
 
 def pictures(paths: Sequence[Path]) -> np.ndarray:
-    """A number for each file, equal for files that show the same picture, that is the same RGB value in every pixel."""
+    """A number for each file, equal for files that show the same picture: the same RGB value, as seen, in every pixel."""
 
     def digest(path: Path) -> bytes:
         image = decode(path)

@@ -1,5 +1,6 @@
 """The data sets: what they hold, how they are drawn, and downloads from a real server that misbehaves."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -12,16 +13,17 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
-from zipfile import ZipFile
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hqnn_utils import catalogue
+from hqnn_utils import catalogue, data
 from hqnn_utils.catalogue import DataError, Entry, entry, fetch, root, verify
 from hqnn_utils.data import load
 
@@ -161,11 +163,69 @@ def test_drawing_leaves_torchs_random_state_alone():
         ({"test_size": 541}, r"test size must be 0 \(all\) or 10 to 540, .* got 541"),
         ({"test_size": 9}, r"test size must be 0 \(all\) or 10 to 540, .* got 9"),
         ({"classes": [3, 5], "test_size": 200}, r"must be 0 \(all\) or 2 to 110, .* got 200"),
+        ({"name": "a" * 5000}, r"unknown data set 'a{79}: the catalogue has"),
+        ({"train_size": 20, "seed": -1}, "the seed must be 0 to 4294967295, got -1"),
+        ({"train_size": 20, "seed": 2**32}, "the seed must be 0 to 4294967295, got 4294967296"),
     ],
 )
 def test_images_that_are_not_there_are_refused(arguments, sentence):
     with pytest.raises(DataError, match=sentence):
         load(**{"name": "digits"} | arguments)
+
+
+OF_ANOTHER_KIND = {
+    "name=['digits']": "unknown data set ['digits']: the catalogue has",
+    "name=None": "unknown data set None: the catalogue has",
+    "name='digits', classes='37'": "must be whole numbers, got classes '37'",
+    "name='digits', classes=3": "must be whole numbers, got classes 3",
+    "name='digits', classes=[3.0, 5.0]": "must be whole numbers, got classes [3.0, 5.0]",
+    "name='digits', train_size=20.5": "must be whole numbers, got classes None, train size 20.5",
+    "name='digits', train_size=float('nan')": "train size nan",
+    "name='digits', test_size='all'": "test size 'all'",
+    "name='digits', seed=None": "seed None",
+}
+
+
+def test_arguments_of_another_kind_are_refused_in_a_sentence():
+    program = f"""
+from hqnn_utils.catalogue import DataError
+from hqnn_utils.data import load
+for arguments in {list(OF_ANOTHER_KIND)}:
+    try:
+        eval(f"load({{arguments}})")
+    except DataError as error:
+        print(error)
+"""  # in a process of its own, without the type checker that watches the tests
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()
+    assert len(said) == len(OF_ANOTHER_KIND)
+    assert not [(line, want) for line, want in zip(said, OF_ANOTHER_KIND.values(), strict=True) if want not in line]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_image_that_holds_no_numbers_is_named(split, value):
+    grey = getattr(DIGITS, f"{split}_images").clone()
+    grey[7, 0, 3, 3] = value
+    with pytest.raises(DataError, match=f"'digits': {split} image 7 holds NaN or infinity"):
+        replace(DIGITS, **{f"{split}_images": grey})
+
+
+def test_bundled_images_that_are_not_the_catalogues_are_refused(monkeypatch):
+    described = replace(entry("digits"), sha256="0" * 64)
+    monkeypatch.setattr(catalogue, "catalogue", lambda: {"digits": described})
+    with pytest.raises(DataError, match="scikit-learn brings other images than the catalogue's: install it anew"):
+        load("digits")
+
+
+def test_bytes_that_changed_after_the_check_are_not_used(monkeypatch, tmp_path):
+    monkeypatch.setenv("HQNN_DATA", str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    for file in entry("mnist").files:
+        (tmp_path / "mnist" / file).write_bytes(b"another")
+    monkeypatch.setattr(data, "fetch", lambda name: None)  # as if the check had just found them good
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz is not the published file"):
+        load("mnist")
 
 
 # -- where they lie ----------------------------------------------------------------------------------------------------
@@ -181,9 +241,42 @@ def test_the_data_root_may_start_at_home(monkeypatch):
     assert root() == Path.home() / "sets"
 
 
-def test_the_data_root_is_the_checkouts_cache_otherwise(monkeypatch):
+@pytest.mark.parametrize("given", [None, ""])
+def test_the_data_root_is_the_checkouts_cache_otherwise(monkeypatch, given):
     monkeypatch.delenv("HQNN_DATA", raising=False)
+    if given is not None:
+        monkeypatch.setenv("HQNN_DATA", given)
     assert root() == Path(__file__).parents[1] / "data" / "cache"
+
+
+@pytest.mark.parametrize("name", ["my data", "data: $(date) 'n' \"q\"", "dätä", "-rf"])
+def test_a_relative_data_root_of_any_name_is_made_absolute(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HQNN_DATA", name)
+    assert root() == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"), [("~nosuchuser/x", "home directory"), ("a" * 5000, "too long"), (__file__, "a file")]
+)
+def test_a_data_root_that_cannot_be_used_is_refused_in_a_sentence(monkeypatch, given, reason):
+    monkeypatch.setenv("HQNN_DATA", given)
+    with pytest.raises(DataError, match=f"HQNN_DATA is .*{reason}.*; set it to a folder") as refusal:
+        verify("mnist")
+    assert len(str(refusal.value)) < 400
+    done = subprocess.run([Path(sys.executable).parent / "hqnn", "data", "list"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("Error: HQNN_DATA is ")
+
+
+def test_a_file_that_may_not_be_read_is_called_so(toy, monkeypatch):
+    fetch("toy")
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        assert set(verify("toy").values()) == {"unreadable"}
 
 
 # -- how they get there ------------------------------------------------------------------------------------------------
@@ -197,7 +290,10 @@ def sha256(content: bytes) -> str:
 
 @dataclass
 class Server:
-    """An HTTP server on a port of its own that answers as `answer(path)` says: (status, body, length it claims)."""
+    """An HTTP server on a port of its own that answers as `answer(path)` says: (status, body, length it claims).
+
+    The body is bytes, or what yields them. Without a status it is all that is sent, and speaks HTTP for itself.
+    """
 
     answer: object = lambda path: (200, GOOD[path], None)
     asked: list = field(default_factory=list)
@@ -213,10 +309,13 @@ def server():
             facts.asked.append(self.path)
             status, body, length = facts.answer(self.path.rsplit("/")[-1])
             with suppress(OSError):  # who asked may have given up
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body) if length is None else length))
-                self.end_headers()
-                self.wfile.write(body)
+                if status:
+                    self.send_response(status)
+                    if isinstance(body, bytes):
+                        self.send_header("Content-Length", str(len(body) if length is None else length))
+                    self.end_headers()
+                for part in [body] if isinstance(body, bytes) else body():
+                    self.wfile.write(part)
 
         def log_message(self, *_):
             pass
@@ -269,6 +368,25 @@ FAULTS = {
     "a page in its place": (200, b"<html>Please log in</html>", None),
     "not found": (404, b"no such file", None),
     "out of order": (503, b"come back later", None),
+    "forbidden": (403, b"", None),
+    "no content": (204, b"", None),
+    "a part": (206, GOOD["b.gz"][:9000], None),
+    "another file": (200, GOOD["b.gz"][::-1], None),
+    "longer": (200, GOOD["b.gz"] + bytes(2**20), None),
+    "endless": (200, lambda: repeat(bytes(2**16)), None),
+    "announced as terabytes": (200, GOOD["b.gz"][:9000], 10**13),
+    "of a length below zero": (200, GOOD["b.gz"][:9000], -5),
+    "of a length that is no number": (200, GOOD["b.gz"][:9000], "much"),
+    "hung up on": (0, b"", None),
+    "no HTTP": (0, b"220 mail.example.org ready\r\n", None),
+    "a header without end": (0, b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2**17, None),
+    "headers without end": (0, b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 1000, None),
+    "chunks that break off": (0, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2328\r\n" + GOOD["b.gz"][:90], None),
+    "redirected in circles": (0, b"HTTP/1.1 302 Found\r\nLocation: b.gz\r\nContent-Length: 0\r\n\r\n", None),
+    "redirected to a file": (0, b"HTTP/1.1 302 Found\r\nLocation: file:///etc/hostname\r\nContent-Length: 0\r\n\r\n", None),
+    "redirected to nonsense": (0, b"HTTP/1.1 302 Found\r\nLocation: http://[::bad/\r\nContent-Length: 0\r\n\r\n", None),
+    "packed, but not really": (0, b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello", None),
+    "packed a thousandfold": (0, b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(2**24)), None),
 }
 faulty = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 
@@ -278,12 +396,23 @@ faulty = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 PICTURES = {"Training/a/1.jpg": b"first" * 500, "Training/b/2 (1).jpg": b"second" * 500, "Testing/a/3.jpg": b"third" * 500}
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
+def zipped(files: dict[str, bytes], method: int = ZIP_STORED) -> bytes:
     content = io.BytesIO()
-    with ZipFile(content, "w") as archive:
+    with ZipFile(content, "w", method) as archive:
         for file, body in files.items():
             archive.writestr(f"inside/{file}", body)
     return content.getvalue()
+
+
+def marked(archive: bytes, offset: int, value: bytes) -> bytes:
+    """An archive with a field changed in both headers of each file; `offset` is that of the field in a local header."""
+    content = bytearray(archive)
+    for signature, shift in ((b"PK\3\4", 0), (b"PK\1\2", 2)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + offset + shift : at + offset + shift + len(value)] = value
+            at = content.find(signature, at + 4)
+    return bytes(content)
 
 
 @pytest.fixture
@@ -293,7 +422,7 @@ def packed(monkeypatch, tmp_path, server):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     files = {name: {"sha256": sha256(content)} for name, content in PICTURES.items()}
     about = dict.fromkeys(("title", "licence", "citation", "homepage"), "")
-    place = dict(archive=f"{server.url}/all.zip", inside="inside/", size=1)
+    place = dict(archive=f"{server.url}/all.zip", inside="inside/", size=sum(map(len, PICTURES.values())))
     described = Entry("packed", classes=["a", "b"], counts={}, files=files, **place, **about)
     monkeypatch.setattr(catalogue, "catalogue", lambda: {"packed": described})
     server.answer = lambda path: (200, zipped(PICTURES | {"unwanted.gif": b"GIF"}), None)
@@ -319,12 +448,24 @@ def test_an_altered_file_is_taken_anew_from_the_archive(packed):
     assert held(packed.folder) == PICTURES
 
 
+DEFLATED = zipped({"Training/a/1.jpg": b"first" * 500}, ZIP_DEFLATED)
+BOMB = {"Testing/a/3.jpg": bytes(10**7)}
 BAD_ARCHIVES = {
     "altered": ((200, zipped(PICTURES | {"Testing/a/3.jpg": b"other"}), None), "its SHA-256 is not the catalogue's", 1),
     "incomplete": ((200, zipped({k: v for k, v in PICTURES.items() if "3" not in k}), None), "no item named .*3.jpg", 1),
     "a page in its place": ((200, b"<html>Please log in</html>", None), "not a zip archive", 3),
     "truncated": ((200, zipped(PICTURES)[:900], None), "not a zip archive", 3),
     "not found": ((404, b"no such file", None), "404", 3),
+    "nothing in it": ((200, zipped({}), None), "no item named", 3),
+    "a bit flipped": ((200, zipped(PICTURES).replace(b"third", b"thirD", 1), None), "Bad CRC-32", 1),
+    "damaged inside": ((200, DEFLATED.replace(DEFLATED[60:70], bytes(10)), None), "Error -3|Bad CRC-32|SHA-256", 3),
+    "encrypted": ((200, marked(zipped(PICTURES), 6, b"\1"), None), "is encrypted", 3),
+    "of an unknown method": ((200, marked(zipped(PICTURES), 8, b"\x63"), None), "another method than deflate", 3),
+    "by bzip2": ((200, zipped(PICTURES, ZIP_BZIP2), None), "another method than deflate", 3),
+    "a bomb": ((200, zipped(PICTURES | BOMB, ZIP_DEFLATED), None), "refused, it would unpack to 10,005,500 bytes", 3),
+    "a bomb that hides": ((200, marked(zipped(PICTURES | BOMB, ZIP_DEFLATED), 22, b"\x10\0\0\0"), None), "Bad CRC-32", 3),
+    "too long": ((200, zipped(PICTURES | {"unwanted.gif": bytes(10**6)}), None), "longer than the .* bytes that may come", 3),
+    "without end": ((200, lambda: repeat(bytes(2**16)), None), "longer than the .* bytes that may come", 3),
 }
 
 
@@ -335,6 +476,40 @@ def test_a_bad_archive_is_refused_with_its_cause_and_leaves_only_good_files(pack
         fetch("packed")
     found = held(packed.folder) if packed.folder.exists() else {}
     assert len(found) == 3 - left and found.items() <= PICTURES.items()
+
+
+def test_nothing_of_an_archive_gets_out_of_the_folder(packed, server, tmp_path):
+    outside = {"../../evil": b"!", "/evil": b"!", "../evil": b"!", "..\\evil": b"!", "Training/a/../../../evil": b"!"}
+    content = io.BytesIO(zipped(PICTURES | outside))
+    with ZipFile(content, "a") as archive:
+        link = ZipInfo("inside/Training/link")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc")
+    server.answer = lambda path: (200, content.getvalue(), None)
+    fetch("packed")
+    assert held(tmp_path) == {f"packed/{file}": body for file, body in PICTURES.items()}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_file_that_an_archive_holds_twice_is_checked_like_any_other(packed, server):
+    content = io.BytesIO(zipped(PICTURES))
+    with ZipFile(content, "a") as archive:
+        archive.writestr("inside/Testing/a/3.jpg", b"other")
+    server.answer = lambda path: (200, content.getvalue(), None)
+    with pytest.raises(DataError, match=r"1 of 3 files are still missing or altered .* SHA-256"):
+        fetch("packed")
+
+
+def test_whatever_kagglehub_raises_is_a_sentence(packed, monkeypatch):
+    described = replace(packed, archive="", kaggle="someone/something")
+    monkeypatch.setattr(catalogue, "catalogue", lambda: {"packed": described})
+
+    def refuse(handle):
+        raise RuntimeError
+
+    monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=refuse))
+    with pytest.raises(DataError, match=r"from kaggle\.com/datasets/someone/something: RuntimeError"):
+        fetch("packed")
 
 
 def test_a_set_from_kaggle_says_what_to_install(packed, monkeypatch):
@@ -425,7 +600,7 @@ def test_a_second_mirror_delivers_where_the_first_does_not(toy, server, fault):
     bad = iter([fault])  # the very first answer
     server.answer = lambda path: next(bad, (200, GOOD[path], None))
     fetch("toy")
-    assert server.asked[:2] == ["/bad/a.gz", "/good/a.gz"]
+    assert server.asked[0] == "/bad/a.gz" and "/good/a.gz" in server.asked
     assert lying(toy.folder) == GOOD
 
 
@@ -446,6 +621,41 @@ def test_a_mirror_that_stays_silent_is_given_up(toy, server):
     with pytest.raises(DataError, match="Timeout"):
         fetch("toy", timeout=0.2)
     waiting.set()
+
+
+DRIPPING = {
+    "the file": (200, GOOD["a.gz"]),
+    "its headers": (0, b"HTTP/1.0 200 OK\r\nX: " + b"x" * 30000 + b"\r\n\r\n" + GOOD["a.gz"]),
+}
+
+
+@pytest.mark.parametrize(("status", "content"), DRIPPING.values(), ids=DRIPPING)
+def test_a_mirror_that_sends_drop_by_drop_is_given_up(toy, server, monkeypatch, status, content):
+    monkeypatch.setattr(catalogue, "SLOWEST", 10**9)
+    given_up = threading.Event()
+
+    def drops():
+        yield content[:10]
+        for start in range(10, len(content), 100):
+            given_up.wait(0.05)  # 15 s in all, but never long without a sign of life
+            yield content[start : start + 100]
+
+    server.answer = lambda path: (status, drops, None)
+    with pytest.raises(DataError, match="Timeout: it was not all there after 1 s"):
+        fetch("toy", timeout=1.0)
+    given_up.set()
+    assert lying(toy.folder) == {}
+
+
+@pytest.mark.parametrize("kind", ["toy", "packed"])
+def test_others_may_read_what_was_fetched(kind, request):
+    folder = request.getfixturevalue(kind).folder
+    mask = os.umask(0o022)
+    try:
+        fetch(kind)
+    finally:
+        os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o644}
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,126 @@ def test_a_file_is_what_it_decodes_to_whatever_its_name_and_mode(toy):
     assert all(image.size == (12, 12) for image in decoded)
 
 
+RAMP = np.tile(np.arange(256, dtype=np.uint8), (8, 1))
+DEEP = RAMP.astype(np.uint16) * 257
+
+
+def shades(path: Path) -> np.ndarray:
+    decoded = decode(path)
+    assert decoded.mode == "RGB"
+    return np.asarray(decoded)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jp2", "pgm"])
+def test_of_sixteen_bits_the_upper_eight_are_seen(tmp_path, suffix):
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(DEEP).save(path)
+    assert np.array_equal(shades(path), np.dstack([RAMP] * 3))
+
+
+def test_other_depths_have_their_own_black_and_white(tmp_path):
+    Image.fromarray(DEEP.astype(">u2")).save(tmp_path / "big_endian.tif")
+    Image.fromarray(DEEP).save(tmp_path / "packed.tif", compression="tiff_lzw")
+    Image.fromarray(DEEP[:, ::-1]).save(tmp_path / "white_is_zero.tif", tiffinfo={262: 0})
+    (tmp_path / "ten_bits.pgm").write_bytes(b"P5 256 8 1023\n" + (RAMP.astype(int) * 1023 // 255).astype(">u2").tobytes())
+    for path in tmp_path.iterdir():
+        assert np.abs(shades(path)[:, :, 0].astype(int) - RAMP).max() <= (path.suffix == ".pgm"), path.name
+
+
+def test_different_pictures_of_sixteen_bits_are_told_apart(tmp_path):
+    paths = [tmp_path / f"{k}.png" for k in range(3)]
+    for path, levels in zip(paths, (DEEP, DEEP[:, ::-1], DEEP[:, ::-1] // 2 + 256), strict=True):
+        Image.fromarray(levels).save(path)
+    Image.fromarray(RAMP).save(tmp_path / "eight.png")
+    assert len(set(pictures([*paths, tmp_path / "eight.png"]).tolist())) == 3  # the ramp in 8 bits looks like that in 16
+
+
+UNDEFINED = {
+    "integers.tif": Image.fromarray(DEEP.astype(np.int32)),
+    "floats.tif": Image.fromarray(RAMP.astype(np.float32) / 255),
+    "floats.pfm": Image.fromarray(RAMP.astype(np.float32)),
+    "deep_and_keyed.png": Image.fromarray(DEEP),
+}
+
+
+@pytest.mark.parametrize("name", UNDEFINED)
+def test_levels_that_a_file_leaves_undefined_are_refused_by_name(tmp_path, name):
+    options = {"transparency": 257} if "keyed" in name else {}
+    UNDEFINED[name].save(tmp_path / name, **options)
+    with pytest.raises(DataError, match=rf"{name} does not decode as an image .*save it with 8"):
+        decode(tmp_path / name)
+
+
+FILMS = {"8 bits.png": RAMP, "8 bits.tif": RAMP, "8 bits.jpg": RAMP, "16 bits.png": DEEP, "16 bits.tif": DEEP}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", FILMS)
+def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path, orientation, name):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(FILMS[name]).save(tmp_path / name, exif=exif)
+    upright = {  # where the row 0 and the column 0 of what is stored belong: the table of the EXIF standard
+        1: RAMP,
+        2: RAMP[:, ::-1],
+        3: RAMP[::-1, ::-1],
+        4: RAMP[::-1],
+        5: RAMP.T,
+        6: RAMP.T[:, ::-1],
+        7: RAMP.T[::-1, ::-1],
+        8: RAMP.T[::-1],
+    }[orientation]
+    found = shades(tmp_path / name)[:, :, 0]
+    assert found.shape == upright.shape and np.abs(found.astype(int) - upright).max() <= 2 * name.endswith("jpg")
+
+
+def test_what_is_transparent_shows_white(tmp_path):
+    glass = np.dstack([RAMP, RAMP, RAMP, np.full_like(RAMP, 255)])
+    glass[:, 100] = 0  # black, and not to be seen
+    glass[:, 50, 3] = 51  # a fifth opaque
+    for mode in ("RGBA", "LA"):
+        Image.fromarray(glass).convert(mode).save(tmp_path / f"{mode}.png")
+    Image.fromarray(RAMP).save(tmp_path / "key.png", transparency=100)
+    Image.fromarray(RAMP).convert("P").save(tmp_path / "palette.gif", transparency=100)
+    for path in tmp_path.iterdir():
+        seen = shades(path)
+        assert (seen[:, 100] == 255).all() and (seen[:, 200] == 200).all(), path.name
+        if path.stem in ("RGBA", "LA"):
+            assert (seen[:, 50] == 255 - (255 - 50) // 5).all()
+
+
+def test_of_several_pictures_the_first_is_seen(tmp_path):
+    first, second = Image.fromarray(RAMP), Image.fromarray(RAMP[:, ::-1].copy())
+    for suffix in ("gif", "tif", "png"):
+        first.save(tmp_path / f"two.{suffix}", save_all=True, append_images=[second])
+        assert np.array_equal(shades(tmp_path / f"two.{suffix}")[:, :, 0], RAMP)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, SyntaxError, IndexError, Image.DecompressionBombError, OSError])
+def test_whatever_a_decoder_raises_the_file_is_named(tmp_path, monkeypatch, error):
+    def crash(file):
+        raise error("it broke")
+
+    noise(1).save(tmp_path / "odd.png")
+    monkeypatch.setattr(Image, "open", crash)
+    with pytest.raises(DataError, match=rf"odd\.png does not decode as an image \({error.__name__}: it broke\)"):
+        decode(tmp_path / "odd.png")
+
+
+def test_an_image_that_would_fill_the_memory_is_named(tmp_path):
+    Image.new("1", (20000, 10000)).save(tmp_path / "huge.png")
+    with pytest.raises(DataError, match=r"huge\.png does not decode as an image \(DecompressionBombError"):
+        decode(tmp_path / "huge.png")
+
+
+def test_a_file_that_changed_after_it_was_checked_is_refused(toy):
+    found = toy(FOUR)
+    found.paths[0].write_bytes(found.paths[1].read_bytes())
+    with pytest.raises(DataError, match=r"2\.png is not the published file"):
+        decode(found.paths[0], found.hashes[0])
+    assert decode(found.paths[1], found.hashes[1]).size == (12, 12)
+
+
 def test_files_of_the_same_pixels_are_one_picture_however_they_are_coded(toy):
     found = toy(FOUR | {"Testing/a/again.bmp": noise(0), "Training/b/turned.png": noise(0).rotate(90)})
     same = dict(zip((str(Path(*path.parts[-3:])) for path in found.paths), pictures(found.paths).tolist(), strict=True))

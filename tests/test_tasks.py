@@ -187,7 +187,7 @@ def test_weights_that_were_altered_are_no_missing_set(toy, monkeypatch, tmp_path
     monkeypatch.undo()  # the real backbone
     monkeypatch.setenv("HQNN_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(backbone.files, "cache", lambda: tmp_path)
-    monkeypatch.setattr(backbone, "PQF_URL", "http://127.0.0.1:9/")
+    monkeypatch.setitem(backbone.WEIGHTS["resnet18-pqf"], "url", "http://127.0.0.1:9/")
     (tmp_path / file).parent.mkdir()
     (tmp_path / file).write_bytes(b"other weights")
     with pytest.raises(DataError) as refused:

@@ -1,0 +1,119 @@
+"""The package as others install it: from a wheel, without the checkout."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HQNN = Path(sys.executable).parent / "hqnn"
+LEFT = [  # what git does not track, and a killed run, an editor or Python leaves
+    "book/.hqnn-host-1-abc.part.ipynb",
+    "book/foundations/.pqc-x1.ipynb",
+    "book/foundations/.ipynb_checkpoints/pqc-checkpoint.ipynb",
+    "book/foundations/pqc.ipynb.bak",
+    "hqnn_utils/.hqnn-host-1-abc.part.py",
+    "hqnn_utils/__pycache__/cli.cpython-311.pyc",
+    "data/cache/features/few/00000.f32",
+    "data/manifests/.hqnn-host-1-abc.part.sha256",
+]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of a copy of this checkout in which work was done."""
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    for part in ("hqnn_utils", "book", "data", "benchmarks"):
+        shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("cache", "__pycache__", ".*"))
+    for file in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / file, source)
+    for file in LEFT:
+        (source / file).parent.mkdir(parents=True, exist_ok=True)
+        (source / file).write_text("left behind")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", built]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (made,) = built.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A folder of packages that holds the wheel's, as `site-packages` would."""
+    folder = tmp_path_factory.mktemp("installed")
+    with ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def alone(installed, tmp_path, monkeypatch):
+    """Runs a command as a user of the installed package does, from elsewhere; checks that nothing is written into it."""
+    for name in ("HQNN_DATA", "PYTHONDONTWRITEBYTECODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user_cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+
+    def contents() -> dict[Path, float]:
+        files = [path for path in installed.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+        return {path: path.stat().st_mtime for path in files}
+
+    before = contents()
+    yield lambda *command: subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert contents() == before
+
+
+def test_a_wheel_holds_the_package_the_chapters_and_the_tables_and_nothing_that_was_left_behind(wheel):
+    names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    wanted = {f"hqnn_utils/{path.name}" for path in (ROOT / "hqnn_utils").glob("[!.]*.py")}
+    for pattern in ("book/*/[!.]*.ipynb", "data/[!.]*.toml", "data/manifests/[!.]*", "benchmarks/[!.]*.json"):
+        wanted |= {f"hqnn_utils/shipped/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob(pattern)}
+    assert names == wanted
+
+
+def test_what_chapters_read_is_in_the_wheel(installed):
+    read = set()
+    for chapter in (ROOT / "book").rglob("[!.]*.ipynb"):
+        read |= set(re.findall(r'files\.place\(\\"(.+?)\\"\)', chapter.read_text(encoding="utf-8")))
+    assert read and not [name for name in read if not (installed / "hqnn_utils" / "shipped" / name).is_file()]
+
+
+def test_an_installed_package_lists_its_chapters_and_refuses_what_they_do_not_know(alone):
+    listed, refused = alone(HQNN, "run"), alone(HQNN, "run", "pqc", "-p", "nosuch", "1")
+    assert "pqc" in listed.stdout and "quantum_entanglement" in listed.stdout
+    assert refused.returncode == 2 and "nosuch" in refused.stderr and "Traceback" not in refused.stderr
+
+
+FEATURES = """
+import numpy as np, torch
+from PIL import Image
+from pathlib import Path
+from torchvision.models import resnet18
+from hqnn_utils import backbone, catalogue, files
+from hqnn_utils.photos import Photos
+assert files.CHECKOUT is None
+Image.new("RGB", (8, 8)).save("0.png")
+backbone.resnet18 = lambda weights: resnet18(weights=None).eval()
+backbone.features(Photos("few", ["a"], [Path("0.png")], np.zeros(1, int), np.array(["train"]), "sha"))
+print(catalogue.root())
+"""
+
+
+def test_what_an_installed_package_keeps_lies_in_the_users_cache(alone, tmp_path):
+    done = alone(sys.executable, "-c", FEATURES)
+    assert done.stdout.strip() == str(tmp_path / "user_cache" / "hqnn"), done.stderr
+    assert len(list((tmp_path / "user_cache" / "hqnn" / "features").rglob("00000.f32"))) == 1
+
+
+def test_an_installed_package_runs_a_chapter_and_writes_its_output_where_one_is(alone, tmp_path):
+    done = alone(HQNN, "run", "pqc", "-p", "theta", "0.3")
+    assert done.returncode == 0, done.stderr
+    (output,) = (tmp_path / "runs").glob("[!.]*.ipynb")
+    assert str(Path("runs") / output.name) in done.stdout
+    assert os.listdir(tmp_path / "runs") == [output.name]
