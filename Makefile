@@ -23,14 +23,15 @@ NOT_READY = { echo "$(VENV) is not set up: the lines above name a package that c
   "(PyPI, or the one that pip and uv are told of), or that is not the one of requirements.lock." \
   "Run make again when it can be; once set up, nothing needs the index." >&2; exit 1; }
 
-# uv is the one thing that pip installs, and only with a hash of the lock: it checks those of all others.
+# uv is the one thing that pip installs, and only with a hash of the lock: it checks those of all others. Nothing is built here
+# from source, since no lock holds what a build would fetch.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "This book needs Python 3.11 or newer, and $(PYTHON) is `$(PYTHON) -V`: try make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/uv || { echo "Setting up $(VENV), once: some minutes and 7 GB"; $(PYTHON) -m venv $(VENV) && \
 	  sed -n '/^uv==/,/[^\]$$/p' requirements.lock | $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --only-binary :all: --no-deps --require-hashes --requirement /dev/stdin; } || $(NOT_READY)
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock || $(NOT_READY)
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --no-build requirements.lock || $(NOT_READY)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . || $(NOT_READY)
 	@touch $@
 

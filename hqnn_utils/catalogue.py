@@ -181,7 +181,9 @@ def _fetch(wanted: Entry, file: str, state: str, timeout: float) -> None:
     facts, causes = wanted.files[file], []
     for mirror in wanted.mirrors:
         try:
-            return download(mirror + file, wanted.folder / file, facts["bytes"] + MARGIN, facts["sha256"], timeout)
+            return download(
+                mirror + file, wanted.folder / file, facts.get("bytes", wanted.bytes) + MARGIN, facts["sha256"], timeout
+            )
         except DataError as error:
             causes.append(f"  {mirror}{file}: {error}")
     raise _failure(wanted.name)(

@@ -71,7 +71,7 @@ def toy(monkeypatch, tmp_path) -> Entry:
 
 def features_of(path: Path, weights: str = "resnet18-pqf") -> torch.Tensor:
     """The oracle: the network without its last layer, shown this photograph alone."""
-    return small_network(weights).features(backbone._prepared(path).unsqueeze(0)).squeeze(0)
+    return small_network(weights).features(backbone.prepared([path])).squeeze(0)
 
 
 # Digits
