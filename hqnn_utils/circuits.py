@@ -7,6 +7,8 @@ expectation values, shots, states and drawings alike. All angles are in radians.
 import pennylane as qml
 import torch
 
+from hqnn_utils.inputs import require_shots, require_sizes
+
 ENTANGLERS = ("none", "linear", "ring", "all")
 """Patterns of CNOTs between the rotations of a layered circuit. `all` has the most gates, and undoes `linear`."""
 
@@ -147,7 +149,12 @@ def qnode(circuit, measure, n_qubits: int, device="default.qubit", shots: int = 
         shots: measurements per circuit; 0 is exact.
         seed: of the simulated measurements of a device given by name; `None` takes a fresh one.
         options: handed to `qml.QNode`, e.g. `diff_method="parameter-shift"`, or `interface=None` for NumPy instead of torch.
+
+    Raises:
+        ValueError: a number of qubits or of shots, or a seed, that is none.
     """
+    require_sizes(n_qubits)
+    require_shots(shots, seed)
 
     def run(*args, **kwargs):
         circuit(*args, **kwargs)

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hqnn_utils.inputs import one_dtype
+
 
 def shift_rule(frequencies: Sequence[float] = (1.0,), shifts: Sequence[float] | None = None):
     """Coefficients c_k and shifts s_k with f′(θ) = Σ_k c_k [f(θ + s_k) - f(θ - s_k)].
@@ -47,6 +49,7 @@ def shift_rule(frequencies: Sequence[float] = (1.0,), shifts: Sequence[float] | 
     return np.linalg.solve(waves, frequencies), shifts
 
 
+@one_dtype
 def parameter_shift(
     f: Callable[[Tensor], Tensor], theta: Float[Tensor, "*shape"], frequencies=(1.0,), shifts=None
 ) -> Float[Tensor, "*shape"]:
@@ -58,7 +61,10 @@ def parameter_shift(
         frequencies, shifts: as in `shift_rule`.
 
     Returns:
-        df/dtheta, same shape as theta. With finite shots it is an unbiased estimate.
+        df/dtheta, same shape and dtype as theta. With finite shots it is an unbiased estimate.
+
+    Raises:
+        TypeError: angles that are no real floating-point numbers, which could not be shifted.
     """
     coefficients, steps = shift_rule(frequencies, shifts)
     plus_minus = torch.tensor(np.concatenate([steps, -steps]), dtype=theta.dtype, device=theta.device)
@@ -119,7 +125,7 @@ class ShiftRule(torch.autograd.Function):
     expectation values `(*batch, n_outputs)` and every angle enters through one R_Y (or any gate of frequency 1). The backward
     pass runs all `2 * n_angles` shifted copies of the batch as one batch, with as many shots as `f` takes. It differentiates
     to any order, since the rule is applied to itself, and works under `torch.vmap`. PennyLane's own rule refuses batches of
-    trainable inputs (PennyLane issue 6078).
+    trainable inputs (PennyLane issue 6078). Angles are of one dtype, float32 or float64: `inputs.one_dtype` sees to it.
 
     Derived in book/foundations/parameter_shift, also what it costs: `1 + 2 * n_angles` circuits for each row of the batch.
     """

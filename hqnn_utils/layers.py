@@ -3,9 +3,20 @@
 `QuantumActivation` and `QuantumLayer` run on `simulator="statevector"`, the package's own exact engine, or on any PennyLane
 device (itself, or its name), with the same parameters, shapes and results. Their controls, `ScrambledLayer` and
 `ReuploadingLayer`, have the engine only.
+
+One rule for dtypes holds for all of them, on every simulator and by every method: inputs are real floating-point numbers;
+integers, bools and complex numbers raise a `TypeError`. Result and computation have the wider precision of input and weights
+(of the input, where there are no weights), but nothing is computed in less than float32: half precision is rounded at the
+end. `torch.autocast` changes none of this.
+
+An angle that is NaN or infinite makes an exact value that torch computes NaN; where anything is measured, or a device or the
+shift rule computes, it raises a `ValueError` that says where.
+
+Every layer can be copied, pickled, saved whole and sent to other processes. A copy has a device of its own, if that was given
+by name, and starts its random outcomes anew. `torch.export` and `torch.jit.trace` take what torch itself computes.
 """
 
-from copy import copy, deepcopy
+import pickle
 from functools import partial
 
 import numpy as np
@@ -15,80 +26,143 @@ from pennylane.devices import Device
 from torch import Tensor, nn
 
 from hqnn_utils import statevector
-from hqnn_utils.circuits import cnot_pairs, expval_z, h_ry, layered, qnode
+from hqnn_utils.circuits import cnot_pairs, expval_z, layered, qnode
 from hqnn_utils.gradients import ShiftRule
+from hqnn_utils.inputs import one_dtype, require_eager, require_finite, require_shots, require_sizes
+
+# Engines: functions of data `(*batch, n)`, weights `(depth, n)` and an entangler, to ⟨Z⟩ of every qubit, `(*batch, n)`.
 
 
-class _Outcomes:
-    """The randomness of measurements on our engine: seeded, and started anew in a copy, as a device is."""
+class Exact:
+    """Our engine where nothing is measured: torch computes it all, and differentiates it."""
 
-    def __init__(self, seed: int | None):
-        self.seed, self.generators = seed, {}
+    node = None
 
-    def on(self, device: torch.device) -> torch.Generator:
-        """The generator for tensors of a device of torch."""
+    def __call__(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+        return statevector.expval_z(x, theta, entangler)
+
+
+class Opaque:
+    """An engine into which torch does not see, differentiated by the shift rule.
+
+    Its `rows` takes data `(rows, n)` and weights `(rows, depth, n)`, a set for each row, to ⟨Z⟩ `(rows, n)`.
+    """
+
+    node = None
+
+    @one_dtype
+    def __call__(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+        require_eager()
+        if not x.numel():  # of nothing, nobody is asked
+            return statevector.expval_z(x, theta, entangler)
+        if torch.compiler.is_compiling():  # nor does a compiler see into it
+            return torch.compiler.disable(self.differentiable)(x, theta, entangler)
+        return self.differentiable(x, theta, entangler)
+
+    def differentiable(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+        """⟨Z⟩ with a gradient."""
+        depth, n = theta.shape
+
+        def values(angles):
+            data, weights = angles.unflatten(-1, (1 + depth, n)).tensor_split([1], dim=-2)
+            require_finite(data.squeeze(-2), weights)
+            rows = data.reshape(-1, n), weights.reshape(angles[..., 0].numel(), depth, n)
+            return self.rows(*rows, entangler).reshape(*angles.shape[:-1], n)
+
+        # Every angle of every row is its own: expand adds up the gradients of the shared weights.
+        return ShiftRule.apply(values, torch.cat([x, theta.flatten().expand(*x.shape[:-1], -1)], dim=-1))
+
+
+class Sampled(Opaque):
+    """Our engine for the shift rule: with shots seeded outcomes, which start anew in a copy as those of a device do."""
+
+    def __init__(self, shots: int, seed: int | None):
+        require_shots(shots, seed)
+        self.shots, self.seed, self.generators = int(shots), seed, {}
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """For tensors of a device of torch."""
         if device not in self.generators:
             generator = self.generators[device] = torch.Generator(device)
-            generator.seed() if self.seed is None else generator.manual_seed(self.seed)
+            generator.seed() if self.seed is None else generator.manual_seed(int(self.seed))
         return self.generators[device]
 
-    def __deepcopy__(self, memo):
-        return _Outcomes(self.seed)
+    def rows(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+        psi = torch.vmap(lambda x, theta: statevector.state(x, theta, entangler))(x, theta)
+        return statevector.measured_z(psi, self.shots, self.generator(x.device))
 
     def __getstate__(self):
-        return {"seed": self.seed, "generators": {}}
+        return vars(self) | {"generators": {}}
+
+
+class OnDevice(Opaque):
+    """A PennyLane device: by a method of its own, or by our shift rule, since PennyLane's refuses trainable batches."""
+
+    def __init__(self, simulator: str | Device, diff_method: str, n_qubits: int, shots: int, seed: int | None):
+        self.given = simulator, diff_method, n_qubits, shots, seed
+        self.diff_method = diff_method
+        # Inside our rule nothing is differentiated, and devices compute faster with NumPy's numbers than with torch's.
+        inside = dict(diff_method=None, interface=None) if diff_method == "parameter-shift" else dict(diff_method=diff_method)
+        self.node = qnode(layered, partial(expval_z, n_qubits), n_qubits, simulator, shots, seed, **inside)
+
+    def differentiable(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+        if self.diff_method == "parameter-shift":
+            return super().differentiable(x, theta, entangler)
+        if self.diff_method != "backprop":
+            require_finite(x, theta)
+        values = self.node(x.reshape(-1, x.shape[-1]), theta, entangler)  # a device broadcasts over one axis
+        return torch.stack(values, dim=-1).to(x.dtype).reshape(x.shape)
+
+    def rows(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+        data, weights = (angles.numpy(force=True).astype(float) for angles in (x, theta))
+        values = self.node(data, np.moveaxis(weights, 0, -1), entangler)  # rows last, where gates broadcast
+        return torch.from_numpy(np.stack(values, axis=-1).reshape(data.shape)).to(x)
+
+    def __deepcopy__(self, memo):
+        return OnDevice(*self.given)  # a device that is no name is shared: not every one can be copied
+
+    def __reduce__(self):
+        try:
+            pickle.dumps(self.given)
+        except Exception as error:  # whatever a plugin holds
+            raise pickle.PicklingError(
+                f"the device {self.given[0]} cannot be pickled ({error}): give the layer its name, or save its state_dict()"
+            ) from error
+        return OnDevice, self.given
+
+
+def engine_for(simulator: str | Device, diff_method: str | None, n_qubits: int, shots: int, seed: int | None):
+    """The engine for the arguments of a layer, and how it is differentiated.
+
+    Raises:
+        ValueError: as the layers.
+    """
+    require_shots(shots, seed)
+    exact = simulator in ("statevector", "default.qubit") and not shots
+    diff_method = diff_method or ("backprop" if exact else "parameter-shift")
+    if diff_method == "backprop" and shots:
+        raise ValueError("shots leave nothing to go back through: use diff_method='parameter-shift'")
+    if simulator != "statevector":
+        return OnDevice(simulator, diff_method, n_qubits, shots, seed), diff_method
+    if diff_method not in ("backprop", "parameter-shift"):
+        raise ValueError(
+            f"the state vector has the methods 'backprop' and 'parameter-shift', got {diff_method!r}: that needs a "
+            "PennyLane device, e.g. simulator='lightning.qubit'"
+        )
+    return Exact() if diff_method == "backprop" else Sampled(shots, seed), diff_method
 
 
 class _Circuit(nn.Module):
-    """What the two layers share: the choice of a simulator, and running it on angles of any leading shape."""
+    """What the two layers share: an engine."""
 
-    def __init__(self, circuit, n_qubits: int, simulator: str | Device, diff_method: str | None, shots: int, seed: int | None):
+    def __init__(self, n_qubits: int, simulator: str | Device, diff_method: str | None, shots: int, seed: int | None):
         super().__init__()
-        if shots < 0:
-            raise ValueError(f"shots must be 0 (exact) or positive, got {shots}")
-        self.node = None
-        exact = simulator in ("statevector", "default.qubit") and not shots
-        self.diff_method = diff_method or ("backprop" if exact else "parameter-shift")
-        if self.diff_method == "backprop" and shots:
-            raise ValueError("shots leave nothing to go back through: use diff_method='parameter-shift'")
-        if simulator == "statevector":
-            if self.diff_method not in ("backprop", "parameter-shift"):
-                raise ValueError(
-                    f"the state vector has the methods 'backprop' and 'parameter-shift', got {diff_method!r}: that needs a "
-                    "PennyLane device, e.g. simulator='lightning.qubit'"
-                )
-            self.shots, self.outcomes = shots, _Outcomes(seed)
-            return
-        # The shift rule is ours, around the device: PennyLane's refuses batches of trainable inputs. Inside it nothing is
-        # differentiated, and devices compute faster with NumPy's numbers than with torch's.
-        inside = dict(diff_method=self.diff_method)
-        if self.diff_method == "parameter-shift":
-            inside = dict(diff_method=None, interface=None)
-        measure = partial(expval_z, n_qubits)
-        self._connect = partial(qnode, circuit, measure, n_qubits, simulator, shots, seed, **inside)
-        self.node = self._connect()
-
-    def __deepcopy__(self, memo):
-        """A copy has a device of its own, if that was given by name: not every device can be copied."""
-        copied = copy(self)
-        others = {name: value for name, value in self.__dict__.items() if name not in ("node", "_connect")}
-        copied.__dict__.update(deepcopy(others, memo))
-        if self.node is not None:
-            copied.node = self._connect()
-        return copied
+        self.engine, self.diff_method = engine_for(simulator, diff_method, n_qubits, shots, seed)
 
     @property
-    def seen_through(self) -> bool:
-        """Whether torch itself computes and differentiates the layer."""
-        return self.node is None and self.diff_method == "backprop"
-
-    def _run(self, rows: Tensor, *angles) -> Tensor:
-        """Expectation values `(rows, n_qubits)` of the device, which broadcasts over one axis of rows."""
-        if self.diff_method != "parameter-shift":
-            return torch.stack(self.node(rows, *angles), dim=-1).to(rows.dtype)
-        plain = [angle.numpy(force=True).astype(float) if isinstance(angle, Tensor) else angle for angle in (rows, *angles)]
-        values = np.stack(self.node(*plain), axis=-1)
-        return torch.from_numpy(values.reshape(len(rows), -1)).to(rows)
+    def node(self):
+        """PennyLane's QNode, or `None` where our own engine computes."""
+        return self.engine.node
 
 
 class QuantumActivation(_Circuit):
@@ -104,12 +178,14 @@ class QuantumActivation(_Circuit):
             `"statevector"` or default.qubit, else `"parameter-shift"` (our batched rule, for any device and any shots).
         shots: measurements per circuit; 0 is exact. With shots each value is one of `shots + 1` steps in [-1, 1], and
             gradients are estimates from the same number of shots per shifted circuit.
-        seed: of simulated shots; `None` takes a fresh one.
+        seed: of simulated shots, a whole number; `None` takes a fresh one.
 
-    Shape: input and output `(*)`; input angles in radians, output in [-1, 1], of the input's dtype.
+    Shape: input and output `(*)`; input angles in radians, output in [-1, 1], of the input's dtype (see above).
 
     Raises:
-        ValueError: negative shots, or a method that the simulator has not.
+        TypeError: an input that is not of real floating-point numbers.
+        ValueError: shots or a seed that are none, a method that the simulator has not, or angles that are not finite.
+        RuntimeError: with shots, on a device or by the shift rule: an export or a trace.
 
     Derived in book/foundations/pqc (value) and book/foundations/parameter_shift (gradient).
     """
@@ -121,24 +197,22 @@ class QuantumActivation(_Circuit):
         shots: int = 0,
         seed: int | None = None,
     ):
-        super().__init__(h_ry, 1, simulator, diff_method, shots, seed)
+        super().__init__(1, simulator, diff_method, shots, seed)
 
     def forward(self, theta: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        if self.seen_through or not theta.numel():  # of nothing, no device is asked
-            return -torch.sin(theta)
-        if self.diff_method == "parameter-shift":
-            return ShiftRule.apply(self._elementwise, theta.unsqueeze(-1)).squeeze(-1)
-        return self._elementwise(theta)
+        if isinstance(self.engine, Exact):
+            return _minus_sine(theta)
+        return self.engine(theta.unsqueeze(-1), theta.new_zeros(0, 1), "none").squeeze(-1)
 
-    def _elementwise(self, theta: Tensor) -> Tensor:
-        if self.node is None:
-            f = -torch.sin(theta)
-            if not self.shots:
-                return f
-            # How many of the shots find |0⟩ is binomial.
-            found = torch.binomial(torch.full_like(f, self.shots), (1 + f) / 2, self.outcomes.on(theta.device))
-            return 2 * found / self.shots - 1
-        return self._run(theta.reshape(-1)).reshape(theta.shape)
+
+@one_dtype
+def _minus_sine(theta: Tensor) -> Tensor:
+    return -torch.sin(theta)
+
+
+def _require_width(x: Tensor, n_qubits: int) -> None:
+    if not torch.jit.is_tracing() and (not x.ndim or x.shape[-1] != n_qubits):
+        raise ValueError(f"this layer takes {n_qubits} angles a row, got an input of shape {tuple(x.shape)}")
 
 
 class QuantumLayer(_Circuit):
@@ -156,9 +230,11 @@ class QuantumLayer(_Circuit):
         theta: the only parameter, `(depth, n_qubits)`, in radians; starts near zero, normal with a standard deviation of 0.01,
             as in Mari et al. 2020.
 
-    Shape: `(*, n_qubits)` → `(*, n_qubits)`; input angles in radians, output in [-1, 1], of the input's dtype.
+    Shape: `(*, n_qubits)` → `(*, n_qubits)`; input angles in radians, output in [-1, 1], of the wider dtype of input and
+    weights (see above).
 
     Raises:
+        TypeError, RuntimeError: as for `QuantumActivation`.
         ValueError: as for `QuantumActivation`; an unknown entangler; a size that is no size; an input of another width.
 
     Derived in book/foundations/simulation. Source: Mari et al. 2020, the dressed quantum circuit.
@@ -174,35 +250,15 @@ class QuantumLayer(_Circuit):
         shots: int = 0,
         seed: int | None = None,
     ):
-        if n_qubits < 1 or depth < 0:
-            raise ValueError(f"a layer needs n_qubits >= 1 and depth >= 0, got n_qubits={n_qubits}, depth={depth}")
+        require_sizes(n_qubits, depth)
         cnot_pairs(n_qubits, entangler)  # refuses an unknown entangler now and not at the first batch
-        super().__init__(layered, n_qubits, simulator, diff_method, shots, seed)
+        super().__init__(n_qubits, simulator, diff_method, shots, seed)
         self.n_qubits, self.depth, self.entangler = n_qubits, depth, entangler
         self.theta = nn.Parameter(0.01 * torch.randn(depth, n_qubits))
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-        if x.shape[-1] != self.n_qubits:
-            raise ValueError(f"this layer takes {self.n_qubits} angles a row, got an input of shape {tuple(x.shape)}")
-        if self.seen_through or not x.numel():
-            return statevector.expval_z(x, self.theta, self.entangler)
-        if self.diff_method == "parameter-shift":
-            # Every angle of every row is its own: expand adds up the gradients of the shared weights.
-            shared = self.theta.flatten().expand(*x.shape[:-1], -1)
-            return ShiftRule.apply(self._shifted, torch.cat([x, shared], dim=-1))
-        return self._run(x.reshape(-1, self.n_qubits), self.theta, self.entangler).reshape(x.shape)
-
-    def _shifted(self, angles: Tensor) -> Tensor:
-        """Expectation values for rows of all angles, data first: `(*, n_qubits * (1 + depth))` → `(*, n_qubits)`."""
-        rows = angles.reshape(-1, angles.shape[-1])
-        x, theta = rows.split([self.n_qubits, rows.shape[-1] - self.n_qubits], dim=-1)
-        if self.node is None:
-            weights = theta.reshape(len(rows), self.depth, self.n_qubits)
-            psi = torch.vmap(lambda x, theta: statevector.state(x, theta, self.entangler))(x, weights)
-            values = statevector.measured_z(psi, self.shots, self.outcomes.on(x.device) if self.shots else None)
-            return values.reshape(*angles.shape[:-1], self.n_qubits)
-        layers = theta.T.reshape(self.depth, self.n_qubits, len(rows))
-        return self._run(x, layers, self.entangler).reshape(*angles.shape[:-1], self.n_qubits)
+        _require_width(x, self.n_qubits)
+        return self.engine(x, self.theta, self.entangler)
 
     def extra_repr(self) -> str:
         """What `print` shows of the layer."""
@@ -225,16 +281,23 @@ class ScrambledLayer(nn.Module):
     """
 
     def __init__(self, n_qubits: int, depth: int):
+        require_sizes(n_qubits, depth)
         super().__init__()
         self.theta = nn.Parameter(0.01 * torch.randn(depth, n_qubits))
         q, r = torch.linalg.qr(torch.randn(depth, 2**n_qubits, 2**n_qubits))
         self.register_buffer("scramblers", q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2))  # Mezzadri 2007
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-        psi = statevector.encoded(x)
-        for scrambler, angles in zip(self.scramblers, self.theta, strict=True):
-            psi = statevector.rotated(psi @ scrambler, angles)
-        return statevector.measured_z(psi)
+        _require_width(x, self.theta.shape[-1])
+        return _scrambled(x, self.theta, self.scramblers)
+
+
+@one_dtype
+def _scrambled(x: Tensor, theta: Tensor, scramblers: Tensor) -> Tensor:
+    psi = statevector.encoded(x)
+    for scrambler, angles in zip(scramblers, theta, strict=True):
+        psi = statevector.rotated(psi @ scrambler, angles)
+    return statevector.measured_z(psi)
 
 
 class ReuploadingLayer(nn.Module):
@@ -251,15 +314,22 @@ class ReuploadingLayer(nn.Module):
     """
 
     def __init__(self, n_qubits: int, depth: int, entangler: str = "ring"):
-        super().__init__()
+        require_sizes(n_qubits, depth)
         cnot_pairs(n_qubits, entangler)
+        super().__init__()
         self.entangler = entangler
         self.scale = nn.Parameter(1 + 0.1 * torch.randn(depth, n_qubits))
         self.theta = nn.Parameter(0.1 * torch.randn(depth, n_qubits))
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-        psi = torch.complex(plus := statevector.encoded(torch.zeros_like(x)), torch.zeros_like(plus))
-        for factors, angles in zip(self.scale, self.theta, strict=True):
-            psi = statevector.rotated(statevector.phased(psi, factors * x), angles)
-            psi = statevector.entangled(psi, self.entangler)
-        return statevector.measured_z(psi)
+        _require_width(x, self.theta.shape[-1])
+        return _reuploaded(x, self.scale, self.theta, self.entangler)
+
+
+@one_dtype
+def _reuploaded(x: Tensor, scale: Tensor, theta: Tensor, entangler: str) -> Tensor:
+    psi = torch.complex(plus := statevector.encoded(torch.zeros_like(x)), torch.zeros_like(plus))
+    for factors, angles in zip(scale, theta, strict=True):
+        psi = statevector.rotated(statevector.phased(psi, factors * x), angles)
+        psi = statevector.entangled(psi, entangler)
+    return statevector.measured_z(psi)

@@ -12,8 +12,9 @@ With few qubits that matrix is built (cost 2**3n a layer, whatever the batch); w
 a few qubits at a time (cost 2**n a sample and layer).
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, wraps
 from math import pi
 from typing import NamedTuple
 
@@ -21,8 +22,12 @@ import psutil
 import torch
 from jaxtyping import Complex, Float, Inexact
 from torch import Tensor
+from torch._C import _functorch
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils._pytree import tree_map
 
 from hqnn_utils.circuits import cnot_pairs
+from hqnn_utils.inputs import one_dtype, require_shots
 
 Pairs = Sequence[tuple[int, int]]
 """(control, target) of CNOTs."""
@@ -36,8 +41,33 @@ BLOCK_QUBITS = 5
 TABLE_ANGLES = 8
 """Up to so many weights all layers come out of one table, of 2**8 features; measured in benchmarks/."""
 
+SUMMED_QUBITS = 10
+"""Beyond, probabilities are summed over half of the qubits before they meet the signs of the other half."""
+
 CHECKED_BYTES = 2**26
 """From here on the free memory is asked for first, which takes longer than a small circuit."""
+
+
+def _constant(make: Callable) -> Callable:
+    """What `make` returns for hashable arguments, made once, of real tensors whoever asks first.
+
+    A tracer, a transform and inference mode hold for one thread, so another one makes what outlives them. Compilers take the
+    result as it is; in a mode that has tensors of its own (fake ones) it enters as `torch.tensor` does.
+    """
+
+    @lru_cache
+    def made(*arguments):
+        with ThreadPoolExecutor(1) as elsewhere:
+            return elsewhere.submit(make, *arguments).result()
+
+    @wraps(make)
+    def constant(*arguments):
+        tensors = made(*arguments)
+        return tree_map(torch.ops.aten.lift_fresh, tensors) if is_in_torch_dispatch_mode() else tensors
+
+    constant.cache_clear = made.cache_clear
+    constant._dynamo_marked_constant = True  # torch.compiler.assume_constant_result, without its import of two seconds
+    return constant
 
 
 class _Table(NamedTuple):
@@ -56,10 +86,12 @@ class _Table(NamedTuple):
             return torch.addmm(self.phases, angles, self.frequencies).sin()  # one operation, for the most common shape
         return (angles @ self.frequencies + self.phases).sin()
 
-    def __call__(self, angles: Tensor) -> Tensor:
+    def at(self, angles: Tensor) -> Tensor:  # compilers know methods of a constant, but not how to call it
+        """`(…, m)` → `(…, outputs)`."""
         return self.features(angles) @ self.coefficients
 
 
+@one_dtype
 def expval_z(
     x: Float[Tensor, "*batch n"], theta: Float[Tensor, "depth width"], entangler: str = "ring"
 ) -> Float[Tensor, "*batch n"]:
@@ -67,13 +99,14 @@ def expval_z(
 
     Args:
         x: encoded data, radians, any leading dimensions.
-        theta: trainable angles, radians, of the same dtype and device.
+        theta: trainable angles, radians, on the same device.
         entangler: one of `circuits.ENTANGLERS`.
 
     Returns:
-        Expectation values in [-1, 1], the shape of `x`.
+        Expectation values in [-1, 1], the shape of `x`; their dtype, as of all functions here, by `inputs.one_dtype`.
 
     Raises:
+        TypeError: angles that are no real floating-point numbers.
         ValueError: an unknown entangler, or `theta` of another width than `x`.
         MemoryError: before anything is allocated, if the states that the backward pass keeps cannot fit.
 
@@ -81,9 +114,10 @@ def expval_z(
     `2 + depth * (1 + ceil(n / 5))` beyond. Works under `torch.vmap`, also over stacked `theta`; the rows of all
     models are counted.
     """
-    return measured_z(state(x, theta, entangler))
+    return _expected(_state(x, theta, entangler), int(theta.shape[-1]))
 
 
+@one_dtype
 def measured_z(
     psi: Inexact[Tensor, "*batch dim"], shots: int = 0, generator: torch.Generator | None = None
 ) -> Float[Tensor, "*batch n"]:
@@ -97,17 +131,57 @@ def measured_z(
     Returns:
         Expectation values, or means of `shots` outcomes ±1 without a gradient: that is the shift rule's business.
 
-    Memory beyond that of the states: `batch * shots * n` numbers with shots.
+    Raises:
+        ValueError: states that are not of qubits, shots that are no whole number, or states to measure with NaN or infinity.
+
+    Memory beyond that of the states, in numbers of 8 bytes with shots: `batch * (2 * 2**n + shots * (n + 2))`.
     """
-    n = psi.shape[-1].bit_length() - 1
-    p = torch.view_as_real(psi).square().sum(-1) if psi.is_complex() else psi * psi
-    signs = _signs(n, p.dtype, p.device)
-    if not shots:
-        return p @ signs
-    outcomes = torch.multinomial(p.detach().flatten(0, -2), shots, replacement=True, generator=generator)
-    return signs[outcomes].mean(dim=-2).unflatten(0, psi.shape[:-1])
+    require_shots(shots)
+    n = _qubits(psi)
+    return _sampled(psi.detach(), n, shots, generator) if shots else _expected(psi, n)
 
 
+def _qubits(psi: Tensor) -> int:
+    """Of how many qubits these are states."""
+    size = int(psi.shape[-1]) if psi.ndim else 0
+    if size < 2 or size & (size - 1):
+        raise ValueError(f"states of n qubits have 2**n amplitudes in their last dimension, got the shape {tuple(psi.shape)}")
+    return size.bit_length() - 1
+
+
+def _probabilities(psi: Tensor) -> Tensor:
+    return torch.view_as_real(psi).square().sum(-1) if psi.is_complex() else psi * psi
+
+
+def _expected(psi: Tensor, n: int) -> Tensor:
+    """⟨Z_i⟩ of every qubit. In float32 a product of 2**n terms would drift with n, so long sums are float64's or pairwise."""
+    p = _probabilities(psi)
+    if n <= MATRIX_QUBITS:
+        return p @ _signs(n, p.dtype, p.device)
+    if n <= SUMMED_QUBITS:
+        return (p.double() @ _signs(n, torch.float64, p.device)).to(p.dtype)
+    left = n // 2
+    p = p.unflatten(-1, (2**left, 2 ** (n - left)))
+    halves = (p.sum(-1), left), (p.sum(-2), n - left)  # torch sums pairwise
+    return torch.cat([half.double() @ _signs(m, torch.float64, p.device) for half, m in halves], dim=-1).to(p.dtype)
+
+
+def _sampled(psi: Tensor, n: int, shots: int, generator: torch.Generator | None) -> Tensor:
+    """Means of `shots` outcomes ±1 of every qubit, in float64: `torch.multinomial` is float32's, and ends at 2**24."""
+    below = _probabilities(psi.to(torch.complex128 if psi.is_complex() else torch.float64)).cumsum(-1)
+    total = below[..., -1:]
+    if not total.isfinite().all():
+        raise ValueError("a state with NaN or infinity cannot be measured: give states of finite amplitudes")
+    if n == 1:  # a coin
+        ones = shots - torch.binomial(torch.full_like(total, shots), below[..., :1] / total, generator)
+    else:
+        drawn = torch.rand(*psi.shape[:-1], shots, dtype=torch.float64, device=psi.device, generator=generator)
+        outcomes = torch.searchsorted(below, drawn * total, right=True).clamp(max=2**n - 1)
+        ones = (outcomes.unsqueeze(-1) >> torch.arange(n - 1, -1, -1, device=psi.device) & 1).sum(-2)
+    return ((shots - 2 * ones).double() / shots).to(psi.dtype.to_real())
+
+
+@one_dtype
 def state(
     x: Float[Tensor, "*batch n"], theta: Float[Tensor, "depth width"], entangler: str = "ring"
 ) -> Float[Tensor, "*batch dim"]:
@@ -115,12 +189,16 @@ def state(
 
     Args and errors as for `expval_z`.
     """
-    n = x.shape[-1]
-    if theta.shape[-1] != n:
-        raise ValueError(f"x has {n} angles a row and theta {theta.shape[-1]}: both need one for each qubit")
-    _require_memory(x, theta)
+    return _state(x, theta, entangler)
+
+
+def _state(x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+    depth, n = map(int, theta.shape)
+    if x.shape[-1] != n:
+        raise ValueError(f"x has {x.shape[-1]} angles a row and theta {n}: both need one for each qubit")
+    _require_memory(x, theta, n, depth)
     if n <= MATRIX_QUBITS:
-        return _encoding(n, x.dtype, x.device).features(x) @ _matrix(theta, entangler)
+        return _encoding(n, x.dtype, x.device).features(x) @ _matrix(theta, n, depth, entangler)
     psi = encoded(x)
     columns = [_column(part).unbind() for part in theta.split(_blocks(n), -1)]
     for layer in zip(*columns, strict=True):
@@ -131,23 +209,32 @@ def state(
 # Gate by gate, for circuits that are not the layered one.
 
 
+@one_dtype
 def encoded(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch dim"]:
     """The state that H and R_Y(x_i) on every qubit prepare from |0…0⟩: real, `2**n` amplitudes, qubit 0 leftmost."""
-    return _kron([_encoding(part.shape[-1], x.dtype, x.device)(part) for part in x.split(_blocks(x.shape[-1]), -1)])
+    blocks = _blocks(int(x.shape[-1]))
+    parts = zip(blocks, x.split(blocks, -1), strict=True)
+    return _kron([_encoding(n, x.dtype, x.device).at(part) for n, part in parts])
 
 
+@one_dtype
 def entangled(psi: Inexact[Tensor, "*batch dim"], entangler: str | Pairs = "ring") -> Inexact[Tensor, "*batch dim"]:
     """States after the CNOTs of an entangler, given by name or as (control, target) pairs in the order in which they act."""
-    n = psi.shape[-1].bit_length() - 1
-    return _Reorder.apply(psi, *_permutation(n, entangler if isinstance(entangler, str) else tuple(entangler), psi.device))
+    pairs = entangler if isinstance(entangler, str) else tuple(entangler)
+    order, inverse = _permutation(_qubits(psi), pairs, psi.device)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # who keep no derivative of ours
+        return psi.index_select(-1, order)
+    return _Reorder.apply(psi, order, inverse)
 
 
+@one_dtype
 def phased(psi: Complex[Tensor, "*batch dim"], phi: Float[Tensor, "*batch n"]) -> Complex[Tensor, "*batch dim"]:
     """States after R_Z(phi_i) on every qubit, radians: complex, each amplitude turned by half of ±phi_i."""
-    turns = phi @ _signs(phi.shape[-1], phi.dtype, phi.device).mT
+    turns = phi @ _signs(int(phi.shape[-1]), phi.dtype, phi.device).mT
     return psi * torch.polar(torch.ones_like(turns), -turns / 2)
 
 
+@one_dtype
 def rotated(psi: Inexact[Tensor, "*batch dim"], theta: Float[Tensor, "*angles n"]) -> Inexact[Tensor, "*batch dim"]:
     """States after R_Y(theta_i) on every qubit.
 
@@ -155,34 +242,36 @@ def rotated(psi: Inexact[Tensor, "*batch dim"], theta: Float[Tensor, "*angles n"
         psi: real or complex amplitudes.
         theta: radians; `(n,)` for all states, or `(*batch, n)`, its own for each.
     """
-    columns = [_column(part).to(psi.dtype) for part in theta.split(_blocks(theta.shape[-1]), -1)]
+    columns = [_column(part).to(psi.dtype) for part in theta.split(_blocks(int(theta.shape[-1])), -1)]
     return _turned(psi, columns)
 
 
 def _blocks(n: int) -> list[int]:
     """How many qubits are turned by one matrix each."""
-    return [len(part) for part in torch.arange(n).tensor_split(-(-n // BLOCK_QUBITS))]
+    blocks = -(-n // BLOCK_QUBITS)
+    return [n // blocks + (number < n % blocks) for number in range(blocks)]
 
 
 def _turned(psi: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     """States, of which each matrix turns its block of qubits."""
     for block in blocks:
         # The leading qubits are turned and go to the back; after all blocks every qubit is in its place again.
-        psi = (psi.unflatten(-1, (block.shape[-1], -1)).mT @ block).flatten(-2)
+        psi = (psi.unflatten(-1, (int(block.shape[-1]), -1)).mT @ block).flatten(-2)
     return psi
 
 
 def _mapped(tensor: Tensor) -> int:
     """Over how many models `torch.vmap` maps a tensor: its own size does not tell."""
-    seen = tensor.numel()
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor.numel() // max(seen, 1)
+    inner = tensor
+    while _functorch.is_functorch_wrapped_tensor(inner):
+        inner = _functorch.get_unwrapped(inner)
+    return 1 if inner is tensor else inner.numel() // max(tensor.numel(), 1)
 
 
-def _require_memory(x: Tensor, theta: Tensor) -> None:
+def _require_memory(x: Tensor, theta: Tensor, n: int, depth: int) -> None:
     """Refuse, before the allocation, states that cannot fit: those that the backward pass keeps, and the tables."""
-    n, depth = x.shape[-1], len(theta)
+    if torch.compiler.is_compiling():  # nothing is allocated yet
+        return
     batch = x.numel() // n * max(_mapped(x), _mapped(theta))
     kept = 3 if n <= MATRIX_QUBITS else 2 + depth * (1 + -(-n // BLOCK_QUBITS))
     needed = (batch * kept + 2 * n) * 2**n * x.element_size()
@@ -196,12 +285,11 @@ def _require_memory(x: Tensor, theta: Tensor) -> None:
         )
 
 
-def _matrix(theta: Tensor, entangler: str) -> Tensor:
+def _matrix(theta: Tensor, n: int, depth: int, entangler: str) -> Tensor:
     """What takes the features of x to the final state, `(2**n, 2**n)`: the encoding, then all layers."""
-    depth, n = theta.shape
-    if theta.numel() <= TABLE_ANGLES:
+    if depth * n <= TABLE_ANGLES:
         table = _encoded_layers(n, entangler, depth, theta.dtype, theta.device)
-        return table(theta.reshape(1, depth * n)).view(2**n, 2**n)
+        return table.at(theta.reshape(1, depth * n)).view(2**n, 2**n)
     matrix = _encoding(n, theta.dtype, theta.device).coefficients
     for layer in _column(theta, entangler).unbind():
         matrix = matrix @ layer
@@ -213,8 +301,8 @@ def _column(theta: Tensor, entangler: str = "none") -> Tensor:
 
     States are rows, as they lie in memory: multiply from the right.
     """
-    n = theta.shape[-1]
-    return _layer(n, entangler, theta.dtype, theta.device)(theta).unflatten(-1, (2**n, 2**n))
+    n = int(theta.shape[-1])
+    return _layer(n, entangler, theta.dtype, theta.device).at(theta).unflatten(-1, (2**n, 2**n))
 
 
 class _Reorder(torch.autograd.Function):
@@ -254,8 +342,7 @@ def _bits(n: int) -> Tensor:
     return (torch.arange(2**n) >> torch.arange(n - 1, -1, -1).unsqueeze(1)) & 1
 
 
-@lru_cache
-@torch.inference_mode(False)  # the constants outlive the call that made them, and may be trained with later
+@_constant
 def _permutation(n: int, entangler: str | Pairs, device: torch.device) -> tuple[Tensor, Tensor]:
     """The entangler as `order`: amplitude i of the new state is amplitude `order[i]` of the old one; and its inverse."""
     order = index = torch.arange(2**n)
@@ -267,8 +354,7 @@ def _permutation(n: int, entangler: str | Pairs, device: torch.device) -> tuple[
     return order.to(device), order.argsort().to(device)
 
 
-@lru_cache
-@torch.inference_mode(False)
+@_constant
 def _signs(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Outcome of Z of each qubit in each basis state, ±1, shape `(2**n, n)`."""
     return (1 - 2 * _bits(n)).T.to(device, dtype).contiguous()
@@ -306,22 +392,19 @@ def _plus(n: int) -> Tensor:
     return torch.full((1, 2**n), 2 ** (-n / 2), dtype=torch.float64)
 
 
-@lru_cache
-@torch.inference_mode(False)
+@_constant
 def _encoding(n: int, dtype: torch.dtype, device: torch.device) -> _Table:
     """x → the state `(2**n,)` that H and R_Y(x) prepare from |0…0⟩."""
     return _table(n, lambda x: _plus(n) @ _circuit(x, n, "none"), dtype, device)
 
 
-@lru_cache
-@torch.inference_mode(False)
+@_constant
 def _layer(n: int, entangler: str, dtype: torch.dtype, device: torch.device) -> _Table:
     """theta of one layer → its matrix `(4**n,)`."""
     return _table(n, lambda theta: _circuit(theta, n, entangler), dtype, device)
 
 
-@lru_cache
-@torch.inference_mode(False)
+@_constant
 def _encoded_layers(n: int, entangler: str, depth: int, dtype: torch.dtype, device: torch.device) -> _Table:
     """theta → the matrix `(4**n,)` that takes the features of x to the state after all layers."""
     encode = _encoding(n, torch.float64, torch.device("cpu")).coefficients

@@ -1,0 +1,134 @@
+"""What may go into a circuit: real numbers of one precision, finite where they are measured, and sizes that are whole."""
+
+import inspect
+import warnings
+from contextlib import contextmanager, nullcontext
+from functools import reduce, wraps
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+PRECISIONS = torch.float32, torch.float64
+"""In which everything is computed."""
+
+COMPLEX = {torch.float16: torch.complex32, torch.float32: torch.complex64, torch.float64: torch.complex128}
+REAL = {value: key for key, value in COMPLEX.items()}
+
+
+def one_dtype(function):
+    """A function of tensors under the one rule for dtypes, that of every engine and layer.
+
+    All tensors must be real floating-point numbers, but the first may be complex where it is called `psi`. They are promoted
+    to the widest precision among them, as torch promotes, and the result has that precision. It is computed in float32 at
+    least: half precision is only that of inputs and outputs, also under `torch.autocast`.
+
+    Raises:
+        TypeError: integers, bools, and complex angles, which torch would turn into other numbers without a word.
+    """
+    of_states = next(iter(inspect.signature(function).parameters)) == "psi"
+
+    @wraps(function)
+    def promoted(*args, **options):
+        tensors = [value for value in (*args, *options.values()) if isinstance(value, Tensor)]
+        dtypes = [tensor.dtype for tensor in tensors]
+        if of_states:
+            dtypes[0] = REAL.get(dtypes[0], dtypes[0])
+        kind = tensors[0].device.type
+        autocast, tracing = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind), torch.jit.is_tracing()
+        for dtype in dtypes:
+            if not dtype.is_floating_point:
+                raise TypeError(f"angles must be real floating-point numbers, got {dtype}: convert them, e.g. by `.float()`")
+        precision = reduce(torch.promote_types, dtypes)
+        real = torch.promote_types(precision, torch.float32)
+
+        def wide(value):
+            return value.to(COMPLEX[real] if value.is_complex() else real) if isinstance(value, Tensor) else value
+
+        with torch.autocast(kind, enabled=False) if autocast else nullcontext(), _untold() if tracing else nullcontext():
+            result = function(*map(wide, args), **{name: wide(value) for name, value in options.items()})
+        return result.to(COMPLEX.get(precision, torch.complex64) if result.is_complex() else precision)
+
+    @wraps(function)
+    def at_once(*args, **options):
+        """What nearly always is: all tensors have one of the two dtypes already, which takes a microsecond to see."""
+        if options or torch._C._is_any_autocast_enabled() or torch.jit.is_tracing():
+            return promoted(*args, **options)
+        seen = None
+        for value in args:
+            if isinstance(value, Tensor):
+                dtype = value.dtype
+                if seen is None:
+                    seen = REAL.get(dtype, dtype) if of_states else dtype
+                elif dtype is not seen:
+                    return promoted(*args)
+        return function(*args) if seen in PRECISIONS else promoted(*args)
+
+    return at_once
+
+
+@contextmanager
+def _untold():
+    """No word of a trace about widths and depths, which it takes as constants: they are those of the weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        yield
+
+
+def is_count(value, least: int) -> bool:
+    """Whether a value is a whole number of at least `least`; True and 2.0 are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+
+
+def require_sizes(n_qubits: int, depth: int = 0) -> None:
+    """Refuse a size of a layered circuit that is no size.
+
+    Raises:
+        ValueError: anything but whole numbers, `n_qubits` at least 1 and `depth` at least 0.
+    """
+    if not (is_count(n_qubits, 1) and is_count(depth, 0)):
+        raise ValueError(
+            f"a layer needs n_qubits >= 1 and depth >= 0, got n_qubits={n_qubits!r}, depth={depth!r}: give whole numbers"
+        )
+
+
+def require_shots(shots: int, seed: int | None = None) -> None:
+    """Refuse what is no number of measurements, or no seed of them.
+
+    Raises:
+        ValueError: anything but whole numbers that are not negative; the seed may be `None`.
+    """
+    if not is_count(shots, 0):
+        raise ValueError(f"shots must be 0 (exact) or positive, got {shots!r}: give a whole number of measurements")
+    if seed is not None and not (is_count(seed, 0) and seed < 2**63):
+        raise ValueError(f"a seed must be a whole number from 0 to 2**63 - 1, or None for a fresh one, got {seed!r}")
+
+
+def require_finite(x: Tensor, theta: Tensor) -> None:
+    """Refuse angles that cannot be measured: of NaN, samplers and devices make numbers.
+
+    Args:
+        x: data, `(*batch, n)`. theta: weights, `(*batch, depth, n)`, where all rows have the same.
+
+    Raises:
+        ValueError: an angle that is NaN or infinite; the message says where.
+    """
+    for name, angles, axes in (("x", x, x.ndim), ("theta", theta, 2)):
+        finite = angles.isfinite()
+        if not finite.all():
+            place = (~finite).nonzero()[0].tolist()
+            value = angles[tuple(place)].item()
+            raise ValueError(f"the angle {name}{place[-axes:]} is {value}, of which there is no expectation value")
+
+
+def require_eager() -> None:
+    """Refuse a tracer that would keep, as a constant, what a device or a measurement answers.
+
+    Raises:
+        RuntimeError: under `torch.export` and `torch.jit.trace`.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        raise RuntimeError(
+            "shots, devices and the shift rule cannot be exported or traced, only what torch computes itself: take "
+            "simulator='statevector' without shots and without diff_method"
+        )
