@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hqnn_utils import files
+from hqnn_utils.errors import BookError
 
 
-class DataError(Exception):
+class DataError(BookError):
     """A data set, or a request for part of one, that cannot be had; the message says what to do."""
 
 
