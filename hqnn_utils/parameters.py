@@ -34,7 +34,7 @@ OPERATORS = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
-    ast.Pow: lambda base, exponent: base**exponent if abs(exponent) < 1000 else math.pow(base, exponent),  # no endless integer
+    ast.Pow: lambda base, exponent: (math.pow(base, exponent), base**exponent)[1],  # the first refuses what has no end
     ast.UAdd: operator.pos,
     ast.USub: operator.neg,
 }
@@ -163,10 +163,13 @@ def _hint(wrong: list, wanted: type) -> str:
 
 def _shown(value) -> str:
     try:
-        shown = repr(value)
+        return _short(repr(value))
     except ValueError:  # Python writes no integer of that many digits
         return "a number with thousands of digits"
-    return shown if len(shown) <= 200 else f"{shown[:100]} …"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:100]} …"
 
 
 def declarations(source: str) -> dict[str, Parameter]:
@@ -205,7 +208,7 @@ def _default(name: str, written: ast.expr | None):
     try:
         return _value(written)
     except (ValueError, ArithmeticError, TypeError) as error:
-        shown = _shown(ast.unparse(written)) if written else "nothing"
+        shown = _short(ast.unparse(written)) if written else "nothing"
         why = f"{error}; expected a number, a text, a list, or arithmetic with numbers and pi or e, as in np.pi / 4"
         raise ParameterError(f"the value of parameter {name} cannot be read from {shown}: {why}") from None
 
