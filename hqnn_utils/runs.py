@@ -85,7 +85,10 @@ def run(
     in_force = {name: p.default for name, p in declared.items()} | values
     name = re.sub(r"(-\d{8}-\d{6}(-\d+)?)?(\.failed(-\d+)?)?$", "", path.stem)
     default = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}.ipynb"
-    output = default if output is None else Path(re.sub(r"\{(\w+)\}", lambda m: str(in_force.get(m[1], m[0])), str(output)))
+    if output is None:
+        output, overwrite = next(free for free in _names(default) if not free.exists()), False
+    else:
+        output = Path(re.sub(r"\{(\w+)\}", lambda match: str(in_force.get(match[1], match[0])), str(output)))
     output = _place(output, overwrite, path, values)
     notebook = _prepared(path, parameters.injected(path, declared) | values)
     started, clock = datetime.now(UTC), time.perf_counter()
@@ -263,9 +266,20 @@ def _write(text: str, output: Path, overwrite: bool = False) -> Path:
             with suppress(FileExistsError):
                 return _write_new(text, place)
     except OSError as error:
-        elsewhere = Path(tempfile.mkdtemp(prefix="hqnn-run-")) / output.name
-        elsewhere.write_text(text, encoding="utf-8")
-        raise RunError(f"cannot write {output}: {error.strerror}; the run is kept in {elsewhere}") from None
+        raise RunError(f"cannot write {output}: {error.strerror}; {_rescued(text, output.name)}") from None
+
+
+def _rescued(text: str, name: str) -> str:
+    """Where a run is that could not be written where it was wanted."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="hqnn-run-"))
+        with suppress(OSError):
+            files.write(folder / name, text)
+            return f"the run is kept in {folder / name}"
+        shutil.rmtree(folder)
+    except OSError:
+        pass
+    return "neither can the temporary folder be written, so the run is lost: make room and run it again"
 
 
 def _names(output: Path) -> Iterator[Path]:
