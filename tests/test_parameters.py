@@ -254,6 +254,16 @@ def test_a_list_must_have_as_many_different_values_as_declared(text):
         DECLARED["classes"].parse(text)
 
 
+@pytest.mark.parametrize(("text", "allowed"), [("1,2", True), ("1,2,2", True), ("1,2,3", True), ("1", False), ("1,1", False)])
+def test_a_list_may_have_to_have_at_least_so_many_different_values(text, allowed):
+    depths = Parameter("depths", "list[int]", [1, 2], "compared, at least 2 distinct, each in [1, 20]")
+    if allowed:
+        assert str(depths.parse(text)) == f"[{text.replace(',', ', ')}]"
+    else:
+        with pytest.raises(ParameterError, match="expected at least 2 different values"):
+            depths.parse(text)
+
+
 @given(st.sampled_from(list(DECLARED)), st.one_of(st.text(max_size=12), st.text("[](){}0123456789.,:-'eja", max_size=12)))
 @example("epochs", "{{}}")
 @example("epochs", "\0")
