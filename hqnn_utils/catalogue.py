@@ -17,6 +17,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from hqnn_utils import files
+from hqnn_utils.errors import BookError
 
 SLOWEST = 50_000
 """Bytes a second: a download that is slower on the whole is given up."""
@@ -25,7 +26,7 @@ MARGIN = 2**16
 """So many bytes more than the catalogue says may come before they are refused; a checksum tells the rest."""
 
 
-class DataError(Exception):
+class DataError(BookError):
     """A data set, or a request for part of one, that cannot be had; the message says what to do."""
 
 

@@ -1,12 +1,46 @@
 """`hqnn`: run chapters with parameters, list devices, and look after the data sets."""
 
 import signal
-import sys
 from pathlib import Path
 
 import click
+import psutil
 
 from hqnn_utils import parameters, results, runs
+from hqnn_utils.errors import BookError
+
+
+class Stopped(SystemExit):
+    """A signal asked the command to end; its number is in the exit code, as a shell counts it."""
+
+
+class Commands(click.Group):
+    """Commands of which each ends in one sentence, whatever ends it."""
+
+    def invoke(self, context):
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                signal.signal(number, _stop)
+        try:
+            return super().invoke(context)
+        except BookError as error:
+            raise Refusal(error, 2 if isinstance(error, parameters.ParameterError) else 1) from None
+        except BrokenPipeError:  # whoever read the output has seen enough
+            raise
+        except OSError as error:
+            raise Refusal(f"{error.filename or 'error'}: {error.strerror}") from None
+        except Stopped as stop:
+            name = signal.Signals(stop.code - 128).name
+            click.echo(" ".join([f"Stopped by {name}.", *getattr(stop, "__notes__", [])]), err=True)
+            raise
+
+
+def _stop(number, frame):
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, signal.SIG_IGN)  # stopping takes a moment, and needs no second request
+    for kernel in psutil.Process().children(recursive=True):
+        kernel.kill()  # asked to stop, it would tell at length where it was interrupted
+    raise Stopped(128 + number)
 
 
 class Refusal(click.ClickException):
@@ -17,12 +51,10 @@ class Refusal(click.ClickException):
         self.exit_code = exit_code
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hqnn-utils")
 def main() -> None:
     """The book on hybrid quantum-classical neural networks: run its chapters, list its devices, look after its data."""
-    # Whoever is terminated ends as if interrupted: kernel stopped, nothing half written.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 # `--help` is an option like any other here, because with a chapter beside it it lists that chapter's parameters.
@@ -30,27 +62,23 @@ def main() -> None:
 @click.argument("chapter", required=False)
 @click.option("-p", "--parameter", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Executed notebook [runs/CHAPTER-TIME.ipynb].")
+@click.option("--overwrite", is_flag=True, help="Replace the output if there is such a file.")
+@click.option("--keep-failed", is_flag=True, help="Keep what ran until an error, as NAME.failed.ipynb.")
 @click.option("-h", "--help", "wants_help", is_flag=True, help="This page; with a chapter, its parameters too.")
 @click.pass_context
-def run(context, chapter, given, output, wants_help) -> None:
+def run(context, chapter, given, output, overwrite, keep_failed, wants_help) -> None:
     """Execute CHAPTER from a fresh kernel, with parameters, and write the executed notebook."""
-    try:
-        if wants_help or chapter is None:
-            click.echo(context.get_help() + "\n\n" + _describe(chapter))
-            context.exit(0 if wants_help else 2)
-        repeated = {name for name, _ in given if [n for n, _ in given].count(name) > 1}
-        if repeated:
-            raise parameters.ParameterError(f"parameter {', '.join(sorted(repeated))} is given more than once")
-        written = runs.run(chapter, dict(given), output)
-    except parameters.ParameterError as error:
-        raise Refusal(error, 2) from None
-    except parameters.ChapterError as error:
-        raise Refusal(error) from None
-    except Exception as error:
-        raise _failure(chapter, error) from error
-    for name, result in results.of(written).items():
-        click.echo(f"{name:32} {result.value} {result.unit}".rstrip())
-    click.echo(f"written: {written}")
+    if wants_help or chapter is None:
+        click.echo(context.get_help() + "\n\n" + _describe(chapter))
+        context.exit(0 if wants_help else 2)
+    repeated = {name for name, _ in given if [n for n, _ in given].count(name) > 1}
+    if repeated:
+        raise parameters.ParameterError(f"parameter {', '.join(sorted(repeated))} is given more than once")
+    written = runs.run(chapter, dict(given), output, overwrite=overwrite, keep_failed=keep_failed)
+    if is_file := written.is_file() and str(written) != "-":
+        for name, result in results.of(written).items():
+            click.echo(f"{name:32} {result.value} {result.unit}".rstrip())
+    click.echo(f"written: {click.format_filename(written)}", err=not is_file)  # else the notebook itself may be on its way
 
 
 def _describe(chapter: str | None) -> str:
@@ -65,28 +93,13 @@ def _describe(chapter: str | None) -> str:
     return formatter.getvalue().rstrip()
 
 
-def _failure(chapter: str, error: Exception) -> Exception:
-    """What a reader should see of a failed run: the cause, not the machinery around it."""
-    kind = type(error).__name__
-    if kind == "PapermillExecutionError":
-        known = error.ename in ("DataError", "ParameterError", "DeviceError", "BudgetError")
-        trace = "" if known else "\n".join(error.traceback) + "\n"
-        return Refusal(f"{trace}{chapter}, cell {error.exec_count}: {error.ename}: {error.evalue}\nNothing was written.")
-    if kind in ("DeadKernelError", "CellTimeoutError"):
-        return Refusal(f"{chapter}: the kernel died ({kind}), perhaps for lack of memory. Nothing was written.")
-    return error
-
-
 @main.command("devices")
 @click.option("--arn", default="", help="Another processor than that of the list, by the name Braket gives it.")
 def devices_(arn) -> None:
     """Every device that circuits can run on: whether it can be used here, why not, and what it costs."""
-    from hqnn_utils.devices import DeviceError, device, devices, state
+    from hqnn_utils.devices import device, devices, state
 
-    try:
-        listed = {name: device(name, arn if name == "processor" else "") for name in devices()}
-    except DeviceError as error:
-        raise Refusal(error) from None
+    listed = {name: device(name, arn if name == "processor" else "") for name in devices()}
     for name, entry in listed.items():
         now = state(entry)
         cost = str(entry.price)
@@ -129,25 +142,19 @@ def list_() -> None:
 @click.argument("name")
 def fetch(name) -> None:
     """Download what is missing or altered of data set NAME."""
-    from hqnn_utils.catalogue import DataError, entry, fetch, verify
+    from hqnn_utils.catalogue import entry, fetch, verify
 
-    try:
-        fetch(name)
-        click.echo(f"{name}: {len(verify(name))} file(s) intact in {entry(name).embedded or entry(name).folder}")
-    except DataError as error:
-        raise Refusal(error) from None
+    fetch(name)
+    click.echo(f"{name}: {len(verify(name))} file(s) intact in {entry(name).embedded or entry(name).folder}")
 
 
 @data.command("verify")
 @click.argument("name")
 def verify_(name) -> None:
     """Compare every file of data set NAME with its SHA-256."""
-    from hqnn_utils.catalogue import DataError, verify
+    from hqnn_utils.catalogue import verify
 
-    try:
-        states = verify(name)
-    except DataError as error:
-        raise Refusal(error) from None
+    states = verify(name)
     many = len(states) > 20
     for file, state in states.items():
         if not (many and state == "ok"):
@@ -162,14 +169,10 @@ def verify_(name) -> None:
 @click.argument("name")
 def audit_(name) -> None:
     """Find pictures that photographs of data set NAME show more than once, within and between its splits."""
-    from hqnn_utils.catalogue import DataError
     from hqnn_utils.photos import audit, clean, photos, pictures
 
-    try:
-        published = photos(name)
-        same = pictures(published.paths)
-    except DataError as error:
-        raise Refusal(error) from None
+    published = photos(name)
+    same = pictures(published.paths)
     table = audit(published, same)
     click.echo(table.to_string())
     files, leaked = table.loc["test", ["files", "in other split"]].sum()

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import pennylane as qml
 
+from hqnn_utils.errors import BookError
 from hqnn_utils.files import table
 
 
-class DeviceError(RuntimeError):
+class DeviceError(BookError):
     """A device that cannot be used, or did not do what it was asked; the message says why, and what to do."""
 
 

@@ -11,7 +11,6 @@ Other pages name the chapter too: `0.80<!--=foundations/pqc::theta:.2f-->`.
 """
 
 import html
-import json
 import math
 import numbers
 import re
@@ -149,7 +148,11 @@ def in_outputs(outputs: list[dict], run: str | None = None) -> dict[str, Result]
 
 def of(path: Path) -> dict[str, Result]:
     """The results in an executed notebook, by name: of the run on record, not what an earlier one left in other cells."""
-    return in_outputs(_outputs(read(path)), record(path).get("run"))
+    return _in_notebook(read(path))
+
+
+def _in_notebook(notebook: dict) -> dict[str, Result]:
+    return in_outputs(_outputs(notebook), record_in(notebook).get("run"))
 
 
 def record(path: Path) -> dict:
@@ -157,20 +160,25 @@ def record(path: Path) -> dict:
 
     Returns:
         run (its name), parameters, date, versions; `finished`: whether every cell was executed, in order and without an error;
-        and of a run by `hqnn run` also chapter, wall_time_s and cores.
+        of a run by `hqnn run` also chapter, wall_time_s and cores, and `failed`, if it did.
     """
-    notebook = read(path)
+    return record_in(read(path))
+
+
+def record_in(notebook: dict) -> dict:
+    """As `record`, of a notebook that was read already."""
     found = [output["data"][RUN] for output in _outputs(notebook) if is_record(output) and RUN in output["data"]]
+    by_runner = notebook["metadata"].get("hqnn", {})
     if not found:
-        return {}
+        return {"finished": False} | by_runner if "failed" in by_runner else {}
+    name = found[-1]["run"]
+    told = by_runner if by_runner.get("run") == name else {}
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
     counts = [cell["execution_count"] or 0 for cell in cells]
-    failed = any(output["output_type"] == "error" for output in _outputs(notebook))
-    parts = [o["data"][FOUND]["run"] for o in _outputs(notebook) if is_record(o) and FOUND in o["data"]]
     in_order = all(0 < one < after for one, after in pairwise([*counts, math.inf]))
-    of_runner = notebook["metadata"].get("hqnn", {})
-    told = of_runner if of_runner.get("run") == found[-1]["run"] else {}
-    return told | found[-1] | {"finished": in_order and not failed and set(parts) <= {found[-1]["run"]}}
+    failed = "failed" in told or any(output["output_type"] == "error" for output in _outputs(notebook))
+    of_others = {o["data"][FOUND]["run"] for o in _outputs(notebook) if is_record(o) and FOUND in o["data"]} - {name}
+    return told | found[-1] | {"finished": in_order and not failed and not of_others}
 
 
 def _outputs(notebook: dict) -> list[dict]:
@@ -188,6 +196,9 @@ def filled(text: str, of_chapter: Callable[[str], dict[str, Result]]) -> str:
     Args:
         text: Markdown.
         of_chapter: name of a chapter, with its part, or `""` for the chapter itself → its results.
+
+    Raises:
+        ChapterError: a format that does not fit its value.
     """
 
     def quote(mark: re.Match) -> str:
@@ -195,7 +206,10 @@ def filled(text: str, of_chapter: Callable[[str], dict[str, Result]]) -> str:
         comment = mark[0][len(mark["value"]) :]
         return (_written(result.value, mark["format"] or "") if result else "—") + comment
 
-    return QUOTED.sub(quote, text)
+    try:
+        return QUOTED.sub(quote, text)
+    except ValueError as error:
+        raise ChapterError(f"a number is quoted with a format that does not fit it: {error}") from None
 
 
 def _written(value, format_: str) -> str:
@@ -209,35 +223,46 @@ def _written(value, format_: str) -> str:
     return mantissa.replace("-", "−")
 
 
-def write_numbers(path: Path) -> bool:
-    """Write the recorded numbers into the sentences and captions of a notebook or page; whether anything changed.
+def put_numbers(notebook: dict) -> None:
+    """Write the results in a notebook into its own sentences and captions, and drop the note that they are another run's.
 
     Raises:
-        ChapterError: a page that quotes a chapter that there is not, or a format that does not fit its value.
+        ChapterError: it quotes a chapter that there is not, or with a format that does not fit.
+    """
+    own = _in_notebook(notebook)
+
+    def with_numbers(text: str) -> str:
+        return filled(text, lambda chapter: _committed(chapter) if chapter else own)
+
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = with_numbers("".join(cell["source"]))
+        figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+        if "caption" in figure:
+            figure["caption"] = with_numbers(figure["caption"])
+    for output in _outputs(notebook):
+        if is_record(output) and RUN in output["data"]:
+            output["data"] = {RUN: output["data"][RUN]}
+
+
+def write_numbers(path: Path) -> bool:
+    """Write the recorded numbers into the sentences of a notebook, or of a page in Markdown; whether anything changed.
+
+    Raises:
+        ChapterError: as `put_numbers`, or no notebook; nothing is written.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        if path.suffix != ".ipynb":
-            new = filled(text, _committed)
+        if path.suffix == ".ipynb":
+            import nbformat  # here, because a refused parameter must not wait for it
+
+            notebook = nbformat.reads(text, as_version=4)
+            put_numbers(notebook)
+            new = nbformat.writes(notebook) + "\n"
         else:
-            own = of(path)
-            notebook = json.loads(text)
-
-            def with_numbers(part):
-                return filled(part, lambda chapter: _committed(chapter) if chapter else own)
-
-            for cell in notebook["cells"]:
-                if cell["cell_type"] == "markdown":
-                    cell["source"] = with_numbers("".join(cell["source"])).splitlines(keepends=True)
-                figure = cell["metadata"].get("mystnb", {}).get("figure", {})
-                if "caption" in figure:
-                    figure["caption"] = with_numbers(figure["caption"])
-            for output in _outputs(notebook):
-                if is_record(output) and RUN in output["data"]:  # the note that the sentences have other numbers is done with
-                    output["data"] = {RUN: output["data"][RUN]}
-            new = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"  # as nbformat writes it
-    except (ValueError, KeyError) as error:
-        raise ChapterError(f"{path}: a quoted number cannot be written ({error})") from None
+            new = filled(text, _committed)
+    except (ValueError, KeyError, OSError) as error:
+        raise ChapterError(f"{path}: its numbers cannot be written ({error})") from None
     if new != text:
         files.write(path, new)
     return new != text

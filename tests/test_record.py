@@ -145,7 +145,7 @@ def test_a_format_that_does_not_fit_is_refused_and_nothing_is_written(default):
     notebook["cells"][-1]["source"] = ["0<!--=word:.2f-->"]
     before = json.dumps(notebook)
     default.write_text(before)
-    with pytest.raises(ChapterError, match="a quoted number cannot be written"):
+    with pytest.raises(ChapterError, match="quoted with a format that does not fit"):
         write_numbers(default)
     assert default.read_text() == before
 

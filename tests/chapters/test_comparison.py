@@ -19,7 +19,7 @@ def check(folder: Path, committed: dict, fresh: dict) -> subprocess.CompletedPro
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path = folder / "chapter.ipynb"
     nbformat.write(notebook, path)
-    runs.run(str(path), {}, path)
+    runs.run(str(path), {}, path, overwrite=True)
     executed = nbformat.read(path, as_version=4)
     executed.cells[0].source = SOURCE.format(**fresh)
     nbformat.write(executed, path)

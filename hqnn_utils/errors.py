@@ -1,0 +1,13 @@
+"""The one error that readers are meant to see."""
+
+
+class BookError(Exception):
+    """An error that its message explains whole: what was wrong, what was expected, what to do.
+
+    All errors of the package derive from it that a reader can mend. `hqnn` ends with the message, and so does a cell of a
+    notebook, below which IPython would otherwise show the whole way through the package.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
