@@ -105,7 +105,8 @@ def _cell_ended(result) -> None:
     cells = "".join(f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
     table = f"<table><caption>Results of this cell</caption>{cells}</table>"
     text = "\n".join(f"{name} = {value}" for name, value in rows)
-    _show({FOUND: {"run": _Run.name, "results": glued}, "text/html": table, "text/plain": text})
+    listed = [{"name": name} | fact for name, fact in glued.items()]  # a list, since notebooks sort what is in a dictionary
+    _show({FOUND: {"run": _Run.name, "results": listed}, "text/html": table, "text/plain": text})
 
 
 def _plain(value) -> str:
@@ -143,7 +144,8 @@ def in_outputs(outputs: list[dict], run: str | None = None) -> dict[str, Result]
     """What `glue` left in some outputs, by name; with the name of a run, only what belongs to it."""
     parts = [output["data"][FOUND] for output in outputs if is_record(output) and FOUND in output["data"]]
     parts = [part for part in parts if run in (None, part["run"])]
-    return {name: Result(**fact) for part in parts for name, fact in part["results"].items()}
+    facts = [fact for part in parts for fact in part["results"]]
+    return {fact["name"]: Result(fact["value"], fact["unit"], fact["tolerance"]) for fact in facts}
 
 
 def of(path: Path) -> dict[str, Result]:
@@ -167,18 +169,19 @@ def record(path: Path) -> dict:
 
 def record_in(notebook: dict) -> dict:
     """As `record`, of a notebook that was read already."""
-    found = [output["data"][RUN] for output in _outputs(notebook) if is_record(output) and RUN in output["data"]]
+    own = next((o["data"][RUN] for o in reversed(_outputs(notebook)) if is_record(o) and RUN in o["data"]), {})
     by_runner = notebook["metadata"].get("hqnn", {})
+    found = (by_runner if by_runner.get("run") == own.get("run") else {}) | own
     if not found:
-        return {"finished": False} | by_runner if "failed" in by_runner else {}
-    name = found[-1]["run"]
-    told = by_runner if by_runner.get("run") == name else {}
+        return {}
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
     counts = [cell["execution_count"] or 0 for cell in cells]
     in_order = all(0 < one < after for one, after in pairwise([*counts, math.inf]))
-    failed = "failed" in told or any(output["output_type"] == "error" for output in _outputs(notebook))
-    of_others = {o["data"][FOUND]["run"] for o in _outputs(notebook) if is_record(o) and FOUND in o["data"]} - {name}
-    return told | found[-1] | {"finished": in_order and not failed and not of_others}
+    failed = "failed" in found or any(output["output_type"] == "error" for output in _outputs(notebook))
+    of_others = {o["data"][FOUND]["run"] for o in _outputs(notebook) if is_record(o) and FOUND in o["data"]} - {
+        own.get("run", "")
+    }
+    return found | {"finished": in_order and not failed and not of_others}
 
 
 def _outputs(notebook: dict) -> list[dict]:

@@ -91,9 +91,15 @@ def run(
     clock = time.perf_counter()
 
     def record(**more) -> str:
-        """The notebook as it is now, as text, with what only the runner knows; the chapter has recorded the rest itself."""
-        facts = {"chapter": name, "wall_time_s": round(time.perf_counter() - clock, 1), "cores": os.cpu_count()}
-        return _text(notebook, facts | {"run": results.record_in(notebook).get("run")} | more)
+        """The notebook as it is now, as text, with what the runner knows; the chapter has recorded the rest itself."""
+        facts = {
+            "run": results.record_in(notebook).get("run"),
+            "chapter": name,
+            "parameters": in_force,
+            "wall_time_s": round(time.perf_counter() - clock, 1),
+            "cores": os.cpu_count(),
+        }
+        return _text(notebook, facts | more)
 
     try:
         _execute(notebook)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hqnn_utils.results import record_in
+
 HQNN = Path(sys.executable).parent / "hqnn"
 PARAMETERS = "epochs: int = 3  # passes over the images, in [1, 9]\ndataset: str = 'mnist'  # in {mnist, digits}"
 
@@ -19,8 +21,9 @@ def hqnn(*arguments, **environment) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def chapter(write_notebook, tmp_path):
-    glueing = "from hqnn_utils.results import glue\nglue('epochs seen', epochs, 'passes')"
-    return write_notebook(tmp_path / "small.ipynb", glueing, parameters=PARAMETERS)
+    check = "from hqnn_utils.parameters import check_parameters\ncheck_parameters(globals())"
+    glueing = "from hqnn_utils.results import glue\nglue('epochs_seen', epochs, 'passes')"
+    return write_notebook(tmp_path / "small.ipynb", check, glueing, parameters=PARAMETERS)
 
 
 # -- what it refuses ---------------------------------------------------------------------------------------------------
@@ -111,7 +114,7 @@ def test_a_run_prints_its_results_and_where_it_was_written(chapter, tmp_path):
     done = hqnn("run", chapter, "-p", "epochs", "7", "-o", tmp_path / "out.ipynb")
     assert done.returncode == 0, done.stderr
     name, value, unit = done.stdout.splitlines()[0].rsplit(maxsplit=2)
-    assert (name, value, unit) == ("epochs seen", "7", "passes")
+    assert (name, value, unit) == ("epochs_seen", "7", "passes")
     assert f"written: {tmp_path / 'out.ipynb'}" in done.stdout
     assert (tmp_path / "out.ipynb").exists()
 
@@ -149,7 +152,7 @@ def test_a_failed_run_tells_its_cause_and_writes_nothing(write_notebook, tmp_pat
 
 def test_standard_output_takes_the_notebook_and_nothing_else(chapter):
     done = hqnn("run", chapter, "-p", "epochs", "7", "-o", "-")
-    assert json.loads(done.stdout)["metadata"]["hqnn"]["parameters"]["epochs"] == 7
+    assert record_in(json.loads(done.stdout))["parameters"]["epochs"] == 7
     assert "written: -" in done.stderr
 
 

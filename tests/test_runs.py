@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from datetime import datetime
-from math import inf, isnan, nan
+from math import isnan
 from pathlib import Path
 
 import pytest
@@ -82,10 +82,8 @@ GLUED = {
     "number": (0.1 + 0.2, "s", 0.01),
     "count": (7, "", 0.0),
     "word": ("it's above", "", 0.0),
-    "of numpy": (0.5, "", 0.0),
-    "of torch": (2.0, "1/rad", 0.0),
-    "not a number": (nan, "", 0.0),
-    "endless": (-inf, "", 0.0),
+    "of_numpy": (0.5, "", 0.0),
+    "of_torch": (2.0, "1/rad", 0.0),
     "epochs": (5, "", 0.0),
 }
 GLUING = """
@@ -97,10 +95,8 @@ check_parameters(globals())
 glue("number", 0.1 + 0.2, "s", tolerance=0.01)
 glue("count", 7)
 glue("word", "it's above")
-glue("of numpy", np.float64(0.5))
-glue("of torch", torch.tensor(2.0), "1/rad")
-glue("not a number", float("nan"))
-glue("endless", np.float32("-inf"))
+glue("of_numpy", np.float64(0.5))
+glue("of_torch", torch.tensor(2.0), "1/rad")
 glue("epochs", epochs)
 print("a bar \\r moves", file=sys.stderr, flush=True)
 """
