@@ -5,10 +5,10 @@ A chapter is a notebook with one cell tagged `parameters`, whose lines read
     epochs: int = 3  # passes over the training images, in [1, 1000]
 
 that is name, type, default, meaning, and the allowed values: an interval `in [low, high]` with round brackets for excluded
-ends, or a set `in {a, b}`, in which `*` stands for anything; for lists both hold for each element, `2 distinct` asks for that
-many different ones, and `at least 2 distinct` for no fewer. The comment is the contract that `hqnn run` enforces before a
-kernel starts, and the chapter itself anywhere else; a line without one is refused. A default may be simple arithmetic, such
-as `np.pi / 4` or `10**4`, since the cell is read to find it, never run.
+ends, or a set `in {a, b}`, in which `*` stands for anything; for lists both hold for each element, and `distinct`,
+`2 distinct` or `at least 2 distinct` ask for different ones, for so many, or for no fewer. The comment is the contract that
+`hqnn run` enforces before a kernel starts, and the chapter itself anywhere else; a line without one is refused. A default may
+be simple arithmetic, such as `np.pi / 4` or `10**4`, since the cell is read to find it, never run.
 """
 
 import ast
@@ -91,10 +91,10 @@ class Parameter:
         wrong = [item for item in values if not _is(item, element)]
         if wrong or is_list != isinstance(value, list | tuple):
             raise self._refusal(value, f"expected {self.type}" + _hint(wrong[:1], element))
-        if wants := re.search(r"(at least )?(\d+) distinct", self.help):
-            at_least, number = wants[1] or "", int(wants[2])
+        if wants := re.search(r"(at least )?(\d+ )?distinct", self.help):
+            at_least, number = wants[1] or "", int(wants[2] or len(set(values)))
             if len(set(values)) < number or (not at_least and len(values) > number):
-                raise self._refusal(value, f"expected {at_least}{number} different values")
+                raise self._refusal(value, f"expected {at_least}{wants[2] or ''}different values")
         if not values:
             raise self._refusal(value, "expected at least one value")
         if not all(self._allows(item) for item in values):

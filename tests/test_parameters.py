@@ -264,6 +264,13 @@ def test_a_list_may_have_to_have_at_least_so_many_different_values(text, allowed
             depths.parse(text)
 
 
+def test_the_values_of_a_list_may_have_to_differ():
+    sizes = Parameter("sizes", "list[int]", [1, 2], "of training sets, distinct, each in [1, 20]")
+    assert sizes.parse("1,2,3") == [1, 2, 3] and sizes.parse("7") == [7]
+    with pytest.raises(ParameterError, match=r"sizes = .* refused: expected different values"):
+        sizes.parse("1,2,1")
+
+
 @given(st.sampled_from(list(DECLARED)), st.one_of(st.text(max_size=12), st.text("[](){}0123456789.,:-'eja", max_size=12)))
 @example("epochs", "{{}}")
 @example("epochs", "\0")
