@@ -20,6 +20,7 @@ from botocore import exceptions as aws
 from braket.tracking.pricing import price_search
 from filelock import FileLock, Timeout
 
+from hqnn_utils import files
 from hqnn_utils.devices import Device, DeviceError, Price, aws_client, reason, state
 from hqnn_utils.ledger import Record, Task
 from hqnn_utils.sessions import PROGRAM_SET, UNPAID, BudgetError, Session, canonical, executables, identity
@@ -293,6 +294,11 @@ class Budget:
         for task in list(self.record.tasks.values()):
             if task.status not in UNPAID and self.record.result(task.id) is None:
                 self.session.get_quantum_task(self.session.arn(task.id))
+
+
+def folder(name: str) -> Path:
+    """Where records are found again whatever folder a run is started in: in the checkout, else in the user's cache folder."""
+    return (files.CHECKOUT or files.cache()) / name
 
 
 LOST = (aws.HTTPClientError, aws.ConnectionError)
