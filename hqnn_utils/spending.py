@@ -207,7 +207,11 @@ class Budget:
                     return task.id
             number, cost = self._reserved(key, circuits)
         try:
-            arn = send(**request | {"clientToken": self.record.token(key, number)})
+            id = send(**request | {"clientToken": self.record.token(key, number)}).rpartition("/")[2]
+            with self._writing():
+                self.record.add(Task(id, key, number, self.run, session.region, circuits, usd=cost))
+                self.pending.pop((key, number))
+                self.sent += 1
         except aws.ClientError:  # a refusal; a task whose answer was lost may be there, and stays on its way
             with self.lock:
                 self.pending.pop((key, number))
@@ -215,11 +219,15 @@ class Budget:
         finally:
             with self.lock:
                 self.flying.discard((key, number))
+        return id
+
+    @contextmanager
+    def _writing(self):
         with self.lock:
-            self.pending.pop((key, number))
-            self.sent += 1
-            self.record.add(Task(arn.rpartition("/")[2], key, number, self.run, session.region, circuits, usd=cost))
-        return arn.rpartition("/")[2]
+            try:
+                yield
+            except OSError as error:
+                raise DeviceError(f"{self.path} cannot be written: {error.strerror}") from None
 
     def _checked(self, request: dict[str, Any], session: Session) -> int:
         """The number of circuits in a request, if this is the budget for it and may still be used."""
@@ -274,7 +282,7 @@ class Budget:
     def note(self, id: str, answer: dict[str, Any]) -> None:
         """Write down what Braket says of a task that ended without a result."""
         status = answer["status"]
-        with self.lock:
+        with self._writing():
             if status in UNPAID and id in self.record.tasks:
                 self.record.note(id, status=status, usd=0.0)
                 if status == "FAILED":
@@ -285,7 +293,7 @@ class Budget:
     def keep(self, id: str, result: str, answer: dict[str, Any]) -> None:
         """Keep a result, and what the task took and cost."""
         seconds = (answer["endedAt"] - answer["createdAt"]).total_seconds()
-        with self.lock:
+        with self._writing():
             usd = self._billed(self.record.tasks[id], result)
             self.record.keep(id, result, status="COMPLETED", usd=usd, seconds=seconds)
 
@@ -360,8 +368,8 @@ def _listed(device: Device, region: str, seconds: float = 10.0) -> Price:
         with suppress(Exception):  # whatever is wrong with a list, there are the other prices
             for part, product in products.items():
                 found[part] = max((float(entry["PricePerUnit"]) for entry in price_search(**where | product)), default=0.0)
-            done.set()
 
-    done = threading.Event()
-    threading.Thread(target=fetch, daemon=True).start()
-    return Price(**found) if done.wait(seconds) else Price()
+    client = threading.Thread(target=fetch, daemon=True)
+    client.start()
+    client.join(seconds)
+    return Price() if client.is_alive() else Price(**found)

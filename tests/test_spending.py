@@ -422,6 +422,38 @@ def test_a_line_that_was_cut_off_is_left_out_and_its_task_found_again(record):
     assert len(Record(record).tasks) == CIRCUITS
 
 
+def test_the_same_circuit_on_its_way_twice_is_two_tasks(record):
+    with cloud(), budget(PROCESSOR, record, circuits=2) as within:
+        program = json.dumps({"braketSchemaHeader": {"name": "braket.ir.openqasm.program"}, "source": "", "inputs": {}})
+        request, tokens = {"deviceArn": PROCESSOR.arn, "action": program, "shots": 1000}, []
+
+        def send(**asked):
+            tokens.append(asked["clientToken"])
+            if len(tokens) == 1:  # and before the first is answered, another thread asks
+                within.create(request, send, within.session)
+            return f"quantum-task/{len(tokens)}-{asked['clientToken'][:8]}"
+
+        within.create(request, send, within.session)
+        assert len(set(tokens)) == within.sent == len(Record(record).tasks) == 2
+
+
+def test_a_full_disk_is_told_and_nothing_is_paid_twice(record, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with cloud() as service:
+        with (
+            pytest.raises(DeviceError, match=r"tasks\.jsonl cannot be written: No space left on device\. "),
+            budget(SV1, record) as within,
+        ):
+            monkeypatch.setattr(within.record, "add", full)
+            gradients(SV1, within, parallel=False)
+        assert len(service.tasks) == 1
+        with budget(SV1, record) as within:
+            gradients(SV1, within)
+        assert len(service.tasks) == CIRCUITS
+
+
 @pytest.mark.parametrize("damage", [b"", b'{"half', b"\xff\xfe", b"[]", b'{"other": "result"}'], ids=str)
 def test_a_result_that_is_not_whole_is_fetched_again(damage, record):
     with cloud() as service:
