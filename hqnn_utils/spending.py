@@ -21,7 +21,7 @@ from braket.tracking.pricing import price_search
 from filelock import FileLock, Timeout
 
 from hqnn_utils import files
-from hqnn_utils.devices import Device, DeviceError, Price, aws_client, reason, state
+from hqnn_utils.devices import Device, DeviceError, Price, reason, state
 from hqnn_utils.ledger import Record, Task
 from hqnn_utils.sessions import PROGRAM_SET, UNPAID, BudgetError, Session, canonical, executables, identity
 
@@ -144,7 +144,7 @@ class Budget:
         kept = list(self.record.tasks.values())
         region = self.device.region or next((task.region for task in kept if task.region), None)
         self.session = Session(self, boto3.Session(region_name=region))
-        self.price, self.at_once = _terms(self.device, self.session.region, self.shots)
+        self.price, self.at_once = _terms(self.device, self.session, self.shots)
         for task in kept:
             self._settle(task)
         self.unused = [task for task in kept if task.status not in UNPAID]
@@ -183,6 +183,8 @@ class Budget:
                 raise error
 
     def _kept(self) -> str:
+        if not self.record.tasks:
+            return ". Nothing was sent"
         done = sum(self.record.result(id) is not None for id in self.record.tasks)
         return (
             f". ${self.usd:.2f} are spent; {len(self.record.tasks)} tasks and {done} results are kept in {self.path}: the "
@@ -240,8 +242,9 @@ class Budget:
             f"the lock of {self.path} was removed, and another run may use it now": not self._alone(),
             f"it is for {self.device.arn}, not for {request['deviceArn']}": request["deviceArn"] != self.device.arn,
             f"it is for {self.session.region}, not for {session.region}": session.region != self.session.region,
-            f"it is for {self.shots:,} shots a circuit, 0 being exact, and the layer asks for {asked}": request["shots"]
-            != circuits * self.shots,
+            f"it is for {self.shots:,} shots a circuit, and the layer asks for {asked}, 0 being exact: give both the same": (
+                request["shots"] != circuits * self.shots
+            ),
         }
         for why, holds in wrong.items():
             if holds:
@@ -320,7 +323,7 @@ def _told(kept: str = "", failures: Sequence[str] = ()):
     except LOST:
         what = "the connection to Braket was lost"
     except aws.ClientError as error:
-        what = f"Braket refused with {reason(error)}"
+        what = f"Braket refused with {reason(error)}".rstrip(".")
     except BudgetError as error:
         raise BudgetError(f"{error}{kept}") from None
     except (DeviceError, aws.BotoCoreError) as error:
@@ -334,13 +337,13 @@ def _told(kept: str = "", failures: Sequence[str] = ()):
     raise DeviceError(f"{what}{kept}") from None
 
 
-def _terms(device: Device, region: str, shots: int) -> tuple[Price, int]:
+def _terms(device: Device, session: Session, shots: int) -> tuple[Price, int]:
     """The device's price, and how many circuits of so many shots it takes as one task.
 
     Raises:
         DeviceError: it does not take so many shots, or bills by what this package does not know.
     """
-    told = json.loads(aws_client("braket", region).get_device(deviceArn=device.arn)["deviceCapabilities"])
+    told = json.loads(session.get_device(device.arn)["deviceCapabilities"])
     least, most = told["service"]["shotsRange"]
     if not least <= shots <= most:
         exact = " (exact values, which only simulators have)" if not shots else ""
@@ -349,7 +352,7 @@ def _terms(device: Device, region: str, shots: int) -> tuple[Price, int]:
     if cost and cost["unit"] not in ("task", "shot", "minute"):
         raise DeviceError(f"{device.name} bills by the {cost['unit']}, for which no budget can be kept here")
     own = Price(**{f"per_{cost['unit']}": cost["price"]} if cost else {})
-    price = device.price.or_more(own).or_more(_listed(device, region))
+    price = device.price.or_more(own).or_more(_listed(device, session.region))
     sets = told["action"].get(PROGRAM_SET) if shots else None
     return price, max(1, min(sets["maximumExecutables"], sets["maximumTotalShots"] // shots)) if sets else 1
 
