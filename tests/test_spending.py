@@ -219,6 +219,12 @@ def test_nothing_is_sent_around_an_open_budget(around, record):
         assert not service.tasks
 
 
+def test_another_device_of_the_same_region_is_not_paid_from_a_budget(record):
+    other = {"deviceArn": SV1.arn.replace("sv1", "dm1"), "action": json.dumps(PROGRAM), "shots": 0}
+    with cloud(), budget(SV1, record) as within, pytest.raises(BudgetError, match=r"it is for arn:.*/sv1, not for arn:.*/dm1"):
+        within.create(other, pytest.fail, within.session)
+
+
 @pytest.mark.parametrize("operation", ["create_quantum_task", "create_job"])
 def test_a_client_of_ones_own_sends_nothing(operation):
     client = boto3.client("braket", region_name="us-east-1")
