@@ -6,101 +6,134 @@ Only a task's own id is written down. The rest of its name holds an account numb
 import hashlib
 import json
 import os
-import tempfile
-from contextlib import suppress
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
+
+from hqnn_utils import files
 
 
 @dataclass
 class Task:
-    """A circuit that was sent.
+    """A circuit, or a set of them, that was sent.
 
     Args:
         id: the last part of Braket's name of the task; the rest holds an account number, which is never written down.
-        key: of the circuit, its device and its shots. number: of the tasks with this key in the record.
+        key: of what was sent, as `spending.identity`. number: of the tasks with this key in the record.
+        run: what it was sent for. region: of AWS. circuits: how many it holds.
         status: Braket's. usd: billed, as far as known. seconds: from sent to ended, by Braket's clock.
+        sha256: of the result, once it is kept.
     """
 
     id: str
     key: str
     number: int
+    run: str = ""
+    region: str = ""
+    circuits: int = 1
     status: str = "CREATED"
-    usd: float = 0.0
+    usd: float | None = None
     seconds: float | None = None
+    sha256: str = ""
+
+
+TEXTS, COUNTS, AMOUNTS = {"key", "run", "region", "status", "sha256"}, {"number", "circuits"}, {"usd", "seconds"}
 
 
 class Record:
     """Tasks in a file of JSON lines, appended to as things happen; results in a folder beside it, one file a task.
 
-    A line that cannot be read, e.g. cut off by a crash, is left out; the task it told of is found again by its token.
+    What is written is on the disk before anything else happens. A line or a field that is not what it should be is left out,
+    and left where it is; the task that a lost line told of is found again by its token. A result that is not whole counts as
+    not kept.
 
     Args:
-        path: the file, made if it is not there; a folder of the same name holds the results.
+        path: the file, `*.jsonl`, made if it is not there; a folder of the same name without the ending holds the results.
+
+    Raises:
+        ValueError: a path that does not end in `.jsonl`, or goes up with `..`.
     """
 
     def __init__(self, path: Path):
+        if path.suffix != ".jsonl" or ".." in path.parts:
+            raise ValueError(f"a record is a file NAME.jsonl, its folder named without `..`, got {str(path)!r}")
         self.path, self.results = path, path.with_suffix("")
         self.tasks: dict[str, Task] = {}
-        self.taken: dict[str, set[int]] = {}
         self.name = ""
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            with suppress(json.JSONDecodeError):
-                self._read(json.loads(line))
+        for line in path.read_bytes().split(b"\n") if path.exists() else []:
+            self._read(_fields(line))
         self.results.mkdir(parents=True, exist_ok=True)
         if not self.name:
             self._append(record=uuid4().hex)
+            files.sync(path.parent)
 
     def _read(self, fields: dict) -> None:
         if "record" in fields:
-            self.name = fields["record"]
-        elif fields["id"] in self.tasks:
-            vars(self.tasks[fields["id"]]).update(fields)
-        elif fields.keys() >= {"key", "number"}:
-            task = self.tasks[fields["id"]] = Task(**fields)
-            self.taken.setdefault(task.key, set()).add(task.number)
+            self.name = self.name or fields["record"]
+        elif (id := fields.get("id")) in self.tasks:
+            vars(self.tasks[id]).update(fields)
+        elif fields.keys() >= {"id", "key", "number"}:
+            self.tasks[id] = Task(**fields)
 
     def _append(self, **fields) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            ended = file.tell() == 0 or self.path.read_bytes().endswith(b"\n")
-            file.write(("" if ended else "\n") + json.dumps(fields) + "\n")
+        line = json.dumps({name: value for name, value in fields.items() if value is not None}).encode() + b"\n"
+        with self.path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        self._read(fields)
+        self._read(_fields(line))
 
     def add(self, task: Task) -> None:
         """Write down a task that was sent."""
-        self._append(**vars(task))
+        self._append(**asdict(task))
 
     def note(self, id: str, **fields) -> None:
         """Write down what has changed about a task; nothing if nothing has."""
         if any(getattr(self.tasks[id], name) != value for name, value in fields.items()):
             self._append(id=id, **fields)
 
-    def keep(self, id: str, result: str) -> None:
-        """Keep the result of a task, whole or not at all."""
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self.results, delete=False) as file:
-            file.write(result)
-        os.replace(file.name, self.results / f"{id}.json")
+    def keep(self, id: str, result: str, **fields) -> None:
+        """Keep the result of a task, whole or not at all, and then note it, with what else has changed about the task."""
+        files.write(self.results / f"{id}.json", result)
+        self.note(id, sha256=hashlib.sha256(result.encode()).hexdigest(), **fields)
 
     def result(self, id: str) -> str | None:
-        """The kept result of a task, or `None`."""
-        file = self.results / f"{id}.json"
-        return file.read_text(encoding="utf-8") if file.exists() else None
+        """The kept result of a task; `None` if there is none, or it is not the whole of what was kept."""
+        noted = self.tasks[id].sha256 if id in self.tasks else ""
+        try:
+            found = (self.results / f"{id}.json").read_bytes()
+            whole = hashlib.sha256(found).hexdigest() == noted if noted else isinstance(json.loads(found), dict)
+            return found.decode() if whole else None
+        except (OSError, ValueError, RecursionError):
+            return None
 
-    def token(self, key: str) -> tuple[int, str]:
-        """The number for a new task with a key, and a token by which a service knows the task again.
-
-        The first task of a circuit in a record has always the same token, and so has the second: if the answer to a request
-        is lost, the same run, started again, asks with the same token, and gets the same task.
-        """
-        taken = self.taken.setdefault(key, set())
-        number = next(n for n in range(len(taken) + 1) if n not in taken)
-        taken.add(number)
-        return number, hashlib.sha256(f"{self.name} {key} {number}".encode()).hexdigest()
+    def token(self, key: str, number: int) -> str:
+        """By which a service knows a request again: the same in every run, whatever became of the answer."""
+        return hashlib.sha256(f"{self.name} {key} {number}".encode()).hexdigest()
 
     @property
     def usd(self) -> float:
-        """What all tasks cost."""
-        return sum((task.usd for task in self.tasks.values()), 0.0)
+        """What all tasks cost, as far as known."""
+        return sum((task.usd or 0.0 for task in self.tasks.values()), 0.0)
+
+
+def _fields(line: bytes) -> dict:
+    """What a line says that can be what it should be."""
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return {name: value for name, value in fields.items() if _sound(name, value)} if isinstance(fields, dict) else {}
+
+
+def _sound(name: str, value) -> bool:
+    if name in ("id", "record"):  # which names a file
+        return isinstance(value, str) and bool(re.fullmatch(r"[\w-]{1,100}", value))
+    if name in TEXTS:
+        return isinstance(value, str)
+    kinds = (int,) if name in COUNTS else (int, float) if name in AMOUNTS else ()
+    return type(value) in kinds and 0 <= value < 1e12  # no bool, no NaN, no inf

@@ -1,44 +1,39 @@
-"""A budget for circuits on remote devices, and a record that keeps what was paid for.
+"""A budget for circuits on remote devices: what may be sent, what was, and nothing twice.
 
-Nothing paid runs by itself: a `Purse` wants a flag, credentials and a budget, estimates the cost before anything is sent, and
-asks again before every circuit. Each circuit that was sent is written down, with its result as soon as there is one; a run
-that was stopped, for whatever reason, finds both again and pays for neither. Shown in book/experiments/device_timing.
+Nothing paid runs by itself: a `Budget` wants consent, credentials and a sum, estimates the cost before anything is sent, and
+is asked again before every circuit. Each circuit that was sent is written down, with its result as soon as there is one; a run
+that was stopped, for whatever reason, finds both again and pays for neither. Once this module is imported, its process sends
+nothing to Braket but from an open budget. Shown in book/experiments/device_timing.
 """
 
-import hashlib
 import json
+import math
+import os
 import threading
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
 from botocore import exceptions as aws
-from botocore.config import Config
-from braket.aws import AwsSession
-from braket.tracking import Tracker
 from braket.tracking.pricing import price_search
 from filelock import FileLock, Timeout
-from urllib3.exceptions import HTTPError
 
-from hqnn_utils.devices import Device, DeviceError, Price, aws_client, state
+from hqnn_utils import files
+from hqnn_utils.devices import Device, DeviceError, Price, reason, state
 from hqnn_utils.ledger import Record, Task
+from hqnn_utils.sessions import PROGRAM_SET, UNPAID, BudgetError, Session, canonical, executables, identity
 
-UNPAID = ("FAILED", "CANCELLED")
-"""States of a task for which Braket bills nothing, as its own cost tracker counts."""
-NOBODY = "0" * 12
-"""Stands where an account number stood."""
-PATIENCE = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 8, "mode": "standard"})
-"""How often a request is repeated that was throttled or not answered, with growing pauses of about a minute in all."""
-
-
-class BudgetError(DeviceError):
-    """What would be paid, or a switch that is not set, stands against running; nothing beyond the budget was sent."""
+LOCK_S = 5.0
+"""How long a record is waited for that another process uses: a kernel outlives its killed parent by a second."""
 
 
 class Estimate(NamedTuple):
-    """What a run has still to send and to pay: tasks, the circuits in them, shots of each; and USD spent before it."""
+    """What a run sends in all, and what it costs: tasks at most, the circuits in them, shots of each; and USD spent before it.
+
+    What the record has of these circuits is neither sent nor paid for again; which these are shows when they are asked for.
+    """
 
     tasks: int
     circuits: int
@@ -48,291 +43,336 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         shots = f" of {self.shots:,} shots" if self.shots else ""
-        before = f", after ${self.before:.2f} spent before" if self.before else ""
+        before = f"; ${self.before:.2f} were spent before, and what the record has of them is not paid again"
+        before = before if self.before else ""
         return f"{self.circuits:,} circuits{shots} in {self.tasks:,} tasks for about ${self.usd:.2f}{before}"
 
 
-class Purse:
-    """A context in which a remote device can be used, up to a budget.
+class Budget:
+    """A context in which one remote device can be used, up to a sum.
 
     Args:
         device: a remote one.
-        circuits: how many the run will send in all, in so many batches. A device that takes program sets is paid for a batch
-            as for one task, others for each circuit.
-        budget_usd: what may be spent, with what earlier runs with the same record have spent.
-        record: the file that the tasks are written to, and found in again.
-        paid: whether paying was switched on; without it nothing is asked and nothing sent.
+        usd: what may be spent, with what earlier runs with the same record have spent.
+        circuits: how many the run will send in all, in so many batches.
+        shots: of each circuit, as the layer measures it; by default as the list of devices says. Others are not sent.
+        record: the file that the tasks are written to, and found in again; as for `ledger.Record`.
+        run: what the run computes, where a record serves several. What was spent for other runs, devices or numbers of shots
+            comes on top of the estimate.
+        simulation_s: what a simulation is taken to last that has not ended; the longest so far if that is more.
+        paid: consent. Without `True` itself nothing is asked and nothing sent.
 
     Attributes:
-        session: for `devices.connect`.
+        session: for Braket's own software. at_once: how many circuits the device takes as one task.
         estimate: of this run.
         sent, found: number of tasks that were paid for, and of those that an earlier run had paid for.
 
     Raises:
-        BudgetError: at the start, if paying is not switched on, there is no budget, or the estimate exceeds it; later, before
-            the circuit that would exceed it.
-        DeviceError: at the start, if the device cannot be used or the record is in use; later, if a task fails or is
-            cancelled, the connection is lost, or a result is missing. The message says what is kept.
+        BudgetError: at the start, without consent, without a sum, or if the estimate exceeds it; later, before the circuit
+            that would exceed it, or that is not what the budget is for.
+        DeviceError: at the start, if the device or the record cannot be used; later, if a task fails or is cancelled, is still
+            queued when the plugin gives up, the connection is lost, or a result is missing. The message says what is kept.
     """
 
-    def __init__(self, device: Device, *, circuits: int, batches: int, budget_usd: float, record: Path, paid: bool = False):
-        self.device, self.circuits, self.batches = device, circuits, batches
-        self.budget_usd, self.path, self.paid = budget_usd, Path(record), paid
+    def __init__(
+        self,
+        device: Device,
+        *,
+        usd: float,
+        circuits: int,
+        record: Path | str,
+        batches: int = 1,
+        shots: int | None = None,
+        run: str = "",
+        simulation_s: float = 0.0,
+        paid: object = False,
+    ):
+        self.device, self.limit, self.paid = device, usd, paid
+        self.circuits, self.batches, self.path = circuits, batches, Path(record)
+        self.shots = device.shots if shots is None else shots
+        self.simulation_s = simulation_s
+        self.run = f"{device.arn}, {self.shots} shots: {run}"
         self.lock = threading.RLock()
-        self.is_open, self.sent, self.found = False, 0, 0
-        self.pending: list[float] = []
+        self.session: Session | None = None
+        self.is_open, self.sent, self.found, self.account = False, 0, 0, ""
+        self.pending: dict[tuple[str, int], float] = {}
+        self.flying: set[tuple[str, int]] = set()
         self.failures: list[str] = []
 
-    def __enter__(self) -> "Purse":
-        if not self.paid:
-            raise BudgetError(f"{self.device.name} costs money ({self.device.price}): set paid=True, and a budget, to use it")
-        if not self.budget_usd > 0:
-            raise BudgetError(f"{self.device.name} costs money: set a budget above $0, got {self.budget_usd}")
+    def __enter__(self) -> "Budget":
+        self._agree()
         if not (now := state(self.device)).usable:
             raise DeviceError(f"{self.device.name} cannot be used: {now.why}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.alone = FileLock(self.path.with_suffix(".lock"), blocking=False)
+        self._take_record()
         try:
-            self.alone.acquire()
-        except Timeout:
-            raise DeviceError(f"another run is using {self.path}: wait for it, or name another record") from None
-        try:
-            self._open()
+            with _told():
+                self._open()
         except BaseException:
             self.alone.release()
             raise
         return self
 
-    def _open(self) -> None:
-        self.price, one_task = _asked(self.device)
-        self.record = Record(self.path)
-        self.before = self.record.usd
-        self.unused = [task for task in self.record.tasks.values() if task.status not in UNPAID]
-        tasks = self.batches if one_task else self.circuits
-        new = max(0, tasks - len(self.unused))
-        circuits, shots = -(-new * self.circuits // tasks), self.device.shots
-        self.estimate = Estimate(new, circuits, shots, self.price.of(new, circuits * shots), self.before)
-        if self.before + self.estimate.usd > self.budget_usd:
+    def _agree(self) -> None:
+        costs = f"{self.device.name} costs money ({self.device.price})"
+        if self.paid is not True:
+            raise BudgetError(f"{costs}: set paid=True, and a sum, to use it; got paid={self.paid!r}")
+        if not (0 < self.limit < math.inf):
+            raise BudgetError(f"{costs}: set a sum above $0 that has an end, got {self.limit}")
+        if not (0 < self.batches <= self.circuits and self.shots >= 0 and 0 <= self.simulation_s < math.inf):
             raise BudgetError(
-                f"{self.device.name}: {self.estimate} would exceed the budget of ${self.budget_usd:.2f}; nothing was sent. "
+                f"a run has circuits in batches, shots and seconds that are not negative, got circuits={self.circuits}, "
+                f"batches={self.batches}, shots={self.shots}, simulation_s={self.simulation_s}"
+            )
+
+    def _take_record(self) -> None:
+        """The record, for this process alone."""
+        self.alone = FileLock(self.path.with_suffix(".lock"), timeout=LOCK_S)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.alone.acquire()
+            self.record = Record(self.path)
+        except Timeout:
+            raise DeviceError(f"another run is using {self.path}: wait for it, or name another record") from None
+        except (OSError, ValueError) as error:
+            self.alone.release()
+            raise DeviceError(f"{self.path} cannot be the record: {error}") from None
+        self.mark = os.stat(self.alone.lock_file).st_ino
+        self.process = os.getpid()
+        self.parent = os.getppid() if os.environ.get("JPY_PARENT_PID") == str(os.getppid()) else None  # of a kernel
+
+    def _open(self) -> None:
+        kept = list(self.record.tasks.values())
+        region = self.device.region or next((task.region for task in kept if task.region), None)
+        self.session = Session(self, boto3.Session(region_name=region))
+        self.price, self.at_once = _terms(self.device, self.session, self.shots)
+        for task in kept:
+            self._settle(task)
+        self.unused = [task for task in kept if task.status not in UNPAID]
+        self.estimate = self._estimated()
+        own = sum(task.usd or 0.0 for task in kept if task.run == self.run)
+        if self.usd - own + max(own, self.estimate.usd) > self.limit + 1e-9:
+            raise BudgetError(
+                f"{self.device.name}: {self.estimate} would exceed the budget of ${self.limit:.2f}; nothing was sent. "
                 "Allow more, or send less: fewer steps, a smaller batch, fewer shots"
             )
-        self.tracker = _Tracker() if _price_list() else None
-        if self.tracker:
-            self.tracker.start()
-        self.session = Session(self, boto3.Session(region_name=self.device.region or None))
         self.is_open = True
 
+    def _settle(self, task: Task) -> None:
+        """Note what a task cost whose end or whose price the record does not tell, as after a kill."""
+        result = self.record.result(task.id)
+        if result is not None and task.status != "COMPLETED":
+            self.record.note(task.id, status="COMPLETED", usd=self._billed(task, result))
+        elif task.usd is None and task.status not in UNPAID:
+            self.record.note(task.id, usd=self._cost(task.circuits))
+
+    def _estimated(self) -> Estimate:
+        tasks = (self.circuits + self.batches * (self.at_once - 1)) // self.at_once  # at most: batches may be of any sizes
+        tasks, shots = min(tasks, self.circuits), self.circuits * self.shots
+        return Estimate(tasks, self.circuits, self.shots, self.price.of(tasks, shots, self.simulation_s), self.usd)
+
     def __exit__(self, kind, error, trace) -> None:
-        lost = isinstance(error, aws.HTTPClientError | aws.ConnectionError)
-        if error is not None and not lost:
+        if os.getpid() != self.process:  # a forked copy leaves: the record is not its own
+            return
+        if error is not None and not isinstance(error, LOST):
             with suppress(Exception):  # the error that is on its way out says more than another one
                 self._collect()
         self.is_open = False
-        if self.tracker:
-            self.tracker.stop()
         self.alone.release()
-        if lost:
-            what = "the connection to Braket was lost"
-        elif isinstance(error, aws.ClientError):
-            what = f"Braket refused with {error.response['Error']['Code']}"
-        elif isinstance(error, DeviceError):
-            what = str(error)
-        elif isinstance(error, RuntimeError | AttributeError) and self.failures:  # what the plugin makes of no result
-            what = f"tasks did not complete: {'; '.join(dict.fromkeys(self.failures))}"
-        else:
-            return
-        raise (BudgetError if isinstance(error, BudgetError) else DeviceError)(f"{what}. {self._kept()}") from None
+        with _told(self._kept(), self.failures):
+            if error is not None:
+                raise error
 
     def _kept(self) -> str:
+        if not self.record.tasks:
+            return ". Nothing was sent"
         done = sum(self.record.result(id) is not None for id in self.record.tasks)
         return (
-            f"${self.usd:.2f} are spent; {len(self.record.tasks)} tasks and {done} results are kept in {self.path}: the same "
-            "run, started again, goes on from there and does not pay for them again"
+            f". ${self.usd:.2f} are spent; {len(self.record.tasks)} tasks and {done} results are kept in {self.path}: the "
+            "same run, started again, goes on from there and does not pay for them again"
         )
 
     @property
     def usd(self) -> float:
-        """USD spent so far with this record: by our count, or Braket's cost tracker where that is higher."""
+        """USD spent so far with this record."""
         with self.lock:
-            return max(self.record.usd, self.before + self.tracked)
+            return self.record.usd
 
-    @property
-    def tracked(self) -> float:
-        """USD of this run alone, by Braket's cost tracker; 0 where its price list cannot be had."""
-        return self.tracker.usd() if self.tracker else 0.0
-
-    def create(self, request: dict[str, Any], send, session: "Session") -> str:
-        """The name of the task for a circuit: of one that was paid for before, else of a new one, if the budget allows it."""
-        origin = [request[name] for name in ("deviceArn", "action", "shots")] + [request.get("deviceParameters", "")]
-        key = hashlib.sha256(json.dumps(origin).encode()).hexdigest()
+    def create(self, request: dict[str, Any], send: Callable[..., str], session: Session) -> str:
+        """The id of the task for a circuit: of one that was paid for before, else of a new one, if the budget allows it."""
+        request = canonical(request)
+        circuits, key = self._checked(request, session), identity(request)
         with self.lock:
-            if not self.is_open:
-                raise BudgetError("the purse of this device is closed: open a new one to go on")
             for task in self.unused:
                 if task.key == key:
                     self.unused.remove(task)
                     self.found += 1
-                    return session.arn(task.id)
-            cost = self._cost(request["shots"])
-            if (spent := self._committed(cost)) + cost > self.budget_usd:
-                raise BudgetError(
-                    f"stopped before the budget of ${self.budget_usd:.2f} was passed: ${spent:.2f} are spent or on their way, "
-                    f"and one more task costs about ${cost:.4f}"
-                )
-            self.pending.append(cost)
-            number, token = self.record.token(key)
+                    return task.id
+            number, cost = self._reserved(key, circuits)
         try:
-            arn = send(**request | {"clientToken": token})
+            id = send(**request | {"clientToken": self.record.token(key, number)}).rpartition("/")[2]
+            with self._writing():
+                self.record.add(Task(id, key, number, self.run, session.region, circuits, usd=cost))
+                self.pending.pop((key, number))
+                self.sent += 1
         except aws.ClientError:  # a refusal; a task whose answer was lost may be there, and stays on its way
             with self.lock:
-                self.pending.remove(cost)
+                self.pending.pop((key, number))
             raise
+        finally:
+            with self.lock:
+                self.flying.discard((key, number))
+        return id
+
+    @contextmanager
+    def _writing(self):
         with self.lock:
-            self.pending.remove(cost)
-            self.sent += 1
-            self.record.add(Task(arn.rpartition("/")[2], key, number, usd=cost))
-        return arn
+            try:
+                yield
+            except OSError as error:
+                raise DeviceError(f"{self.path} cannot be written: {error.strerror}") from None
 
-    def _committed(self, cost: float) -> float:
-        """USD spent and on their way, by our count or by the tracker's, which learns of a task while it is being sent."""
-        ours = self.record.usd + sum(self.pending)
-        if not self.tracker:
-            return ours
-        unknown = self.sent + len(self.pending) - len(self.tracker.tracked_resources())
-        return max(ours, self.before + self.tracked + unknown * cost)
+    def _checked(self, request: dict[str, Any], session: Session) -> int:
+        """The number of circuits in a request, if this is the budget for it and may still be used."""
+        circuits, orphan = executables(request["action"]), self.parent and os.getppid() != self.parent
+        asked = f"{request['shots']:,} shots" + (f" for {circuits:,} circuits" if circuits > 1 else "")
+        wrong = {
+            "this process was forked from the one that opened it: send from there": os.getpid() != self.process,
+            "the program that ran this notebook is gone": orphan,
+            "it is closed: open a new one to go on": not self.is_open,
+            f"the lock of {self.path} was removed, and another run may use it now": not self._alone(),
+            f"it is for {self.device.arn}, not for {request['deviceArn']}": request["deviceArn"] != self.device.arn,
+            f"it is for {self.session.region}, not for {session.region}": session.region != self.session.region,
+            f"it is for {self.shots:,} shots a circuit, and the layer asks for {asked}, 0 being exact: give both the same": (
+                request["shots"] != circuits * self.shots
+            ),
+        }
+        for why, holds in wrong.items():
+            if holds:
+                raise BudgetError(f"nothing can be sent from this budget: {why}")
+        return circuits
 
-    def _cost(self, shots: int) -> float:
-        """USD that a circuit on its way is taken to cost: of a simulator, as long as the longest so far."""
-        longest = max((task.usd for task in self.record.tasks.values()), default=0.0) if self.price.per_minute else 0.0
-        return max(self.price.of(1, shots), longest)
+    def _alone(self) -> bool:
+        try:
+            return os.stat(self.alone.lock_file).st_ino == self.mark
+        except OSError:
+            return False
 
-    def note(self, arn: str, answer: dict[str, Any]) -> None:
-        """Write down what Braket says of a task."""
-        id, status = arn.rpartition("/")[2], answer["status"]
-        with self.lock:
-            if status in UNPAID:
+    def _reserved(self, key: str, circuits: int) -> tuple[int, float]:
+        """The number of a new task, and what is set aside for it."""
+        cost = self._cost(circuits)
+        taken = {task.number for task in self.record.tasks.values() if task.key == key}
+        number = next(n for n in range(10**9) if n not in taken and (key, n) not in self.flying)
+        spent = self.record.usd + sum(cost for asked, cost in self.pending.items() if asked != (key, number))
+        if spent + cost > self.limit + 1e-9:
+            raise BudgetError(
+                f"stopped before the budget of ${self.limit:.2f} was passed: ${spent:.2f} are spent or on their way, "
+                f"and one more task costs about ${cost:.4f}"
+            )
+        self.pending[key, number] = cost
+        self.flying.add((key, number))
+        return number, cost
+
+    def _cost(self, circuits: int) -> float:
+        """USD that a task is taken to cost until it has ended; a simulation, as much as the longest so far."""
+        longest = max((task.usd or 0.0 for task in self.record.tasks.values()), default=0.0) if self.price.per_minute else 0.0
+        return max(self.price.of(1, circuits * self.shots, self.simulation_s), longest)
+
+    def _billed(self, task: Task, result: str) -> float:
+        """USD for a task that has ended."""
+        simulator = (json.loads(result).get("additionalMetadata") or {}).get("simulatorMetadata") or {}
+        return self.price.of(1, task.circuits * self.shots, simulator.get("executionDuration", 0) / 1000)
+
+    def note(self, id: str, answer: dict[str, Any]) -> None:
+        """Write down what Braket says of a task that ended without a result."""
+        status = answer["status"]
+        with self._writing():
+            if status in UNPAID and id in self.record.tasks:
                 self.record.note(id, status=status, usd=0.0)
                 if status == "FAILED":
-                    self.failures.append(f"FAILED ({answer.get('failureReason', 'no reason given')})")
+                    self.failures.append(f"FAILED ({answer.get('failureReason') or 'no reason given'})")
         if status == "CANCELLED":
             raise DeviceError(f"task {id} was CANCELLED, by someone with access to this account")
 
+    def keep(self, id: str, result: str, answer: dict[str, Any]) -> None:
+        """Keep a result, and what the task took and cost."""
+        seconds = (answer["endedAt"] - answer["createdAt"]).total_seconds()
+        with self._writing():
+            usd = self._billed(self.record.tasks[id], result)
+            self.record.keep(id, result, status="COMPLETED", usd=usd, seconds=seconds)
+
     def _collect(self) -> None:
         """Fetch the results that are ready and not kept yet."""
-        session = self.session
         for task in list(self.record.tasks.values()):
             if task.status not in UNPAID and self.record.result(task.id) is None:
-                answer = session.get_quantum_task(session.arn(task.id))
-                if answer["status"] == "COMPLETED":
-                    session.retrieve_s3_object_body(answer["outputS3Bucket"], answer["outputS3Directory"] + "/results.json")
-
-    def keep(self, id: str, body: str, answer: dict[str, Any]) -> None:
-        """Keep a result, without the account number that its names hold, and then what the task took."""
-        account = answer["quantumTaskArn"].split(":")[4]
-        with self.lock:
-            self.record.keep(id, body.replace(account, NOBODY))
-            usd = self.record.tasks[id].usd
-            if self.price.per_minute:
-                simulator = json.loads(body).get("additionalMetadata", {}).get("simulatorMetadata") or {}
-                usd = self.price.of(1, seconds=simulator.get("executionDuration", 0) / 1000)
-            seconds = (answer["endedAt"] - answer["createdAt"]).total_seconds()
-            self.record.note(id, status="COMPLETED", usd=usd, seconds=seconds)
+                self.session.get_quantum_task(self.session.arn(task.id))
 
 
-class Session(AwsSession):
-    """Braket's session, which asks its purse before every circuit and keeps every result."""
-
-    def __init__(self, purse: Purse, boto_session: boto3.Session, max_connections: int | None = None):
-        connections = {"max_pool_connections": max_connections} if max_connections else {}
-        super().__init__(boto_session, config=PATIENCE.merge(Config(**connections)))
-        self.purse, self.answers = purse, {}
-
-    def arn(self, id: str) -> str:
-        """Braket's name of a task; of one whose result is kept, without an account, since nobody will be asked."""
-        account = NOBODY if self.purse.record.result(id) is not None else self.account_id
-        return f"arn:aws:braket:{self.region}:{account}:quantum-task/{id}"
-
-    def create_quantum_task(self, **request) -> str:
-        """Send a circuit, unless it was paid for before."""
-        return self.purse.create(request, super().create_quantum_task, self)
-
-    def get_quantum_task(self, arn: str) -> dict[str, Any]:
-        """What Braket says of a task; of one whose result is kept, that it is complete."""
-        id = arn.rpartition("/")[2]
-        if self.purse.record.result(id) is not None:
-            return {"quantumTaskArn": arn, "status": "COMPLETED", "outputS3Bucket": "kept", "outputS3Directory": id}
-        answer = self.answers[id] = super().get_quantum_task(arn)
-        if "failureReason" in answer:  # which the SDK prints
-            answer["failureReason"] = answer["failureReason"].replace(self.account_id, NOBODY)
-        self.purse.note(arn, answer)
-        return answer
-
-    def retrieve_s3_object_body(self, s3_bucket: str, s3_object_key: str) -> str:
-        """The result of a task: the kept one, or that in S3, which is then kept."""
-        id = s3_object_key.split("/")[-2]
-        if (kept := self.purse.record.result(id)) is not None:
-            return kept
-        try:
-            body = super().retrieve_s3_object_body(s3_bucket, s3_object_key)
-        except aws.ClientError as error:
-            if error.response["Error"]["Code"] not in ("NoSuchKey", "404", "NoSuchBucket"):
-                raise
-            raise DeviceError(
-                f"task {id} is COMPLETED, but its result is not in S3: was the bucket emptied? Without its line in the record "
-                "the circuit would be sent, and paid for, anew"
-            ) from None
-        self.purse.keep(id, body, self.answers[id])
-        return body
+def folder(name: str) -> Path:
+    """Where records are found again whatever folder a run is started in: in the checkout, else in the user's cache folder."""
+    return (files.CHECKOUT or files.cache()) / name
 
 
-_copy_of_any = AwsSession.copy_session
+LOST = (aws.HTTPClientError, aws.ConnectionError)
 
 
-def _copy_session(self: AwsSession, region: str | None = None, max_connections: int | None = None) -> AwsSession:
-    """Braket copies sessions for batches and regions, by its own class's method: a copy of ours must stay one of ours."""
-    copied = _copy_of_any(self, region, max_connections)
-    return Session(self.purse, copied.boto_session, max_connections) if isinstance(self, Session) else copied
+@contextmanager
+def _told(kept: str = "", failures: Sequence[str] = ()):
+    """What went wrong, in a sentence, with what is kept."""
+    try:
+        yield
+    except LOST:
+        what = "the connection to Braket was lost"
+    except aws.ClientError as error:
+        what = f"Braket refused with {reason(error)}".rstrip(".")
+    except BudgetError as error:
+        raise BudgetError(f"{error}{kept}") from None
+    except (DeviceError, aws.BotoCoreError) as error:
+        what = str(error)
+    except (RuntimeError, AttributeError):  # what the plugin makes of no result
+        if not failures:
+            raise
+        what = f"tasks did not complete: {'; '.join(dict.fromkeys(failures))}"
+    else:
+        return
+    raise DeviceError(f"{what}{kept}") from None
 
 
-AwsSession.copy_session = _copy_session
+def _terms(device: Device, session: Session, shots: int) -> tuple[Price, int]:
+    """The device's price, and how many circuits of so many shots it takes as one task.
+
+    Raises:
+        DeviceError: it does not take so many shots, or bills by what this package does not know.
+    """
+    told = json.loads(session.get_device(device.arn)["deviceCapabilities"])
+    least, most = told["service"]["shotsRange"]
+    if not least <= shots <= most:
+        exact = " (exact values, which only simulators have)" if not shots else ""
+        raise DeviceError(f"{device.name} takes {least:,} to {most:,} shots a circuit, got {shots:,}{exact}; nothing was sent")
+    cost = told["service"].get("deviceCost")
+    if cost and cost["unit"] not in ("task", "shot", "minute"):
+        raise DeviceError(f"{device.name} bills by the {cost['unit']}, for which no budget can be kept here")
+    own = Price(**{f"per_{cost['unit']}": cost["price"]} if cost else {})
+    price = device.price.or_more(own).or_more(_listed(device, session.region))
+    sets = told["action"].get(PROGRAM_SET) if shots else None
+    return price, max(1, min(sets["maximumExecutables"], sets["maximumTotalShots"] // shots)) if sets else 1
 
 
-class _Tracker(Tracker):
-    """Braket's cost tracker, for several threads."""
-
-    def __init__(self):
-        super().__init__()
-        self.lock = threading.Lock()
-
-    def receive_event(self, event) -> None:
-        with self.lock:
-            super().receive_event(event)
-
-    def usd(self) -> float:
-        """What all tasks so far cost; of a device that the price list does not have, 0."""
-        with self.lock, suppress(ValueError):
-            return float(self.qpu_tasks_cost() + self.simulator_tasks_cost())
-        return 0.0
-
-
-def _price_list(seconds: float = 10.0) -> bool:
-    """Whether Braket's price list can be had; its own client would wait without end."""
+def _listed(device: Device, region: str, seconds: float = 10.0) -> Price:
+    """What Amazon's price list says; nothing where it cannot be had soon, for its own client would wait without end."""
+    name, found = device.arn.rpartition("/")[2], {}
+    where = {"Region Code": region, "Currency": "USD"}
+    products = {
+        "per_task": {"DeviceName": name, "Product Family": "Quantum Task"},
+        "per_shot": {"DeviceName": name, "Product Family": "Quantum Task-Shot"},
+        "per_minute": {"Version": name.upper(), "Product Family": "Simulator Task", "operation": "CompleteTask"},
+    }
 
     def fetch():
-        with suppress(HTTPError, OSError):
-            price_search(Currency="USD")
-            fetched.set()
+        with suppress(Exception):  # whatever is wrong with a list, there are the other prices
+            for part, product in products.items():
+                found[part] = max((float(entry["PricePerUnit"]) for entry in price_search(**where | product)), default=0.0)
 
-    fetched = threading.Event()
-    threading.Thread(target=fetch, daemon=True).start()
-    return fetched.wait(seconds)
-
-
-def _asked(device: Device) -> tuple[Price, bool]:
-    """The device's price, as far as it knows that itself; and whether it takes many circuits as one task."""
-    answer = aws_client("braket", device.region).get_device(deviceArn=device.arn)
-    properties = json.loads(answer["deviceCapabilities"])
-    cost = properties["service"].get("deviceCost") or {}
-    own = {f"per_{cost['unit']}": cost["price"]} if cost.get("unit") in ("shot", "minute") else {}
-    return replace(device.price, **own), bool(device.shots) and "braket.ir.openqasm.program_set" in properties["action"]
+    client = threading.Thread(target=fetch, daemon=True)
+    client.start()
+    client.join(seconds)
+    return Price() if client.is_alive() else Price(**found)

@@ -75,10 +75,11 @@ def head(
 
     Shape: `(batch, n_features)` → `(batch, n_classes)` scores. Source: the slides, Experiment 3; `models.Dressed`.
     """
-    torch.manual_seed(0)
-    network = Dressed(n_features, n_classes, "-Q-Ent", n_qubits, depth)
-    weights = network[2].state_dict()
-    network[2] = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method=diff_method, shots=shots, seed=0)
+    with torch.random.fork_rng():  # the caller's own randomness goes on as if nothing had been drawn
+        torch.manual_seed(0)
+        network = Dressed(n_features, n_classes, "-Q-Ent", n_qubits, depth)
+        weights = network[2].state_dict()
+        network[2] = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method=diff_method, shots=shots, seed=0)
     network[2].load_state_dict(weights)
     return network
 

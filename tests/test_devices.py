@@ -7,12 +7,12 @@ from unittest import mock
 import pennylane as qml
 import pytest
 import torch
-from braket_service import PROCESSOR, serving
 from click.testing import CliRunner
 
 from hqnn_utils import devices
 from hqnn_utils.cli import main
 from hqnn_utils.devices import DeviceError, Price, device, noisy, state
+from hqnn_utils.emulator import PROCESSOR, serving
 from hqnn_utils.layers import QuantumLayer
 
 HERE = [name for name, entry in devices.devices().items() if not entry.remote]
@@ -116,6 +116,30 @@ def test_what_runs_here_is_free():
     assert str(Price(per_task=0.3, per_shot=0.0009)) == "$0.3 a task + $0.0009 a shot"
 
 
+@pytest.mark.parametrize("amount", [float("nan"), float("inf"), -0.1])
+@pytest.mark.parametrize("part", ["per_task", "per_shot", "per_minute", "least_s"])
+def test_a_price_is_finite_and_not_negative(part, amount):
+    with pytest.raises(DeviceError, match="a price must be a finite number that is not negative"):
+        Price(**{part: amount})
+
+
+def test_prices_of_two_sources_are_held_against_each_other_part_by_part():
+    assert Price(per_task=0.3, per_shot=0.01).or_more(Price(per_task=0.2, per_shot=0.02)) == Price(per_task=0.3, per_shot=0.02)
+
+
+def test_every_price_of_the_list_has_a_source_and_a_date():
+    priced = [entry.price for entry in devices.devices().values() if str(entry.price) != "free"]
+    assert len(priced) == 2 and all(price.source.startswith("https://") and price.date for price in priced)
+
+
+def test_the_processor_of_the_list_is_one_that_brakets_sdk_still_lists():
+    from braket.devices import Devices
+
+    assert device("processor").arn in [str(current) for current in Devices.Rigetti]
+    current = [member for member in Devices.Rigetti if not member.name.startswith("_")]
+    assert [str(member) for member in current] == [device("processor").arn]
+
+
 # Which, and whether
 
 
@@ -133,6 +157,12 @@ def test_what_is_no_name_of_a_device_is_refused_with_an_example(arn):
 def test_another_processor_is_one_parameter():
     other = device("processor", "arn:aws:braket:eu-north-1::device/qpu/iqm/Garnet")
     assert (other.region, other.title) == ("eu-north-1", "qpu/iqm/Garnet")
+    assert "of another device; this one is asked for its own" in str(other.price)
+
+
+def test_a_processor_does_not_take_the_place_of_a_simulator():
+    with pytest.raises(DeviceError, match="does not take the place of sv1, which is a quantum-simulator"):
+        device("sv1", PROCESSOR)
 
 
 def test_a_device_of_this_machine_has_no_arn():
@@ -173,6 +203,17 @@ def test_without_a_network_a_remote_device_says_so(aws):
         assert state(SV1).why.startswith("AWS did not answer: is this machine connected to the network")
 
 
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_BRAKET", "BRAKET_ENDPOINT"])
+@pytest.mark.parametrize("address", ["garbage", "http://", "http://[::1", "ftp:/x", "http://127.0.0.1:99999"])
+def test_an_address_that_is_none_is_told(aws, variable, address):
+    aws(**{variable: address})
+    assert state(SV1) == (
+        True,
+        False,
+        f"{variable}={address!r} is no address: it reads like https://HOST:PORT, or is left out",
+    )
+
+
 def test_a_service_that_is_silent_is_given_up_after_seconds(aws, monkeypatch):
     assert devices.CONNECT_S + devices.READ_S < 10  # and not botocore's minutes
     monkeypatch.setattr(devices, "READ_S", 0.5)
@@ -188,7 +229,7 @@ def test_a_service_that_is_silent_is_given_up_after_seconds(aws, monkeypatch):
         ("AccessDeniedException", "these credentials may not use Braket"),
         ("UnrecognizedClientException", "these credentials are not known to AWS"),
         ("ExpiredTokenException", "these credentials have expired"),
-        ("TeapotException", "AWS refused with TeapotException"),
+        ("TeapotException", "AWS refused with TeapotException: user arn:aws:iam::000000000000:user/reader may not do this"),
     ],
 )
 def test_a_refusal_is_told_without_the_account_that_aws_names_in_it(aws, code, why):
@@ -226,7 +267,10 @@ def test_the_command_lists_every_device_with_its_state_and_price(aws):
     assert [line.split()[0] for line in lines[::3]] == list(devices.devices())
     assert [line.strip() for line in lines[1::3]][: len(HERE)] == ["usable"] * len(HERE)
     assert lines[-2].strip().startswith("not usable: no AWS credentials")
-    assert lines[-1].strip() == "$0.3 a task + $0.0009 a shot; a training step of 100 circuits with 1,000 shots: $120.00"
+    assert lines[-1].strip() == (
+        "$0.3 a task + $0.0009 a shot (as its retired predecessor, Ankaa-3; not known for this one until it is asked); "
+        "a training step of 100 circuits with 1,000 shots: $120.00"
+    )
 
 
 def test_the_command_takes_another_processor_and_refuses_what_is_none(aws):

@@ -1,11 +1,14 @@
 """The record of paid circuits survives what may happen to its files."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from hqnn_utils.ledger import Record, Task
+
+A = '{"of": "a"}'
 
 
 @pytest.fixture
@@ -17,18 +20,18 @@ def filled(path: Path) -> Record:
     """Two tasks of one circuit and one of another; the first has a result."""
     record = Record(path)
     for id, key in (("a", "x"), ("b", "x"), ("c", "y")):
-        number, _ = record.token(key)
+        number = sum(task.key == key for task in record.tasks.values())
         record.add(Task(id, key, number, usd=0.5))
-    record.keep("a", "the result of a")
-    record.note("a", status="COMPLETED", usd=0.75, seconds=2.0)
+    record.keep("a", A, status="COMPLETED", usd=0.75, seconds=2.0)
     return record
 
 
 def test_what_was_written_is_read_again(path):
     before, after = filled(path), Record(path)
     assert after.tasks == before.tasks and after.name == before.name
-    assert after.tasks["a"] == Task("a", "x", 0, "COMPLETED", 0.75, 2.0)
-    assert after.result("a") == "the result of a" and after.result("b") is None
+    digest = hashlib.sha256(A.encode()).hexdigest()
+    assert after.tasks["a"] == Task("a", "x", 0, status="COMPLETED", usd=0.75, seconds=2.0, sha256=digest)
+    assert after.result("a") == A and after.result("b") is None
     assert after.usd == pytest.approx(1.75)
 
 
@@ -39,29 +42,76 @@ def test_what_has_not_changed_is_not_written_again(path):
     assert path.read_text() == before
 
 
-def test_the_same_circuit_in_the_same_place_has_the_same_token_in_every_run(path):
+def test_a_request_has_the_same_token_in_every_run_and_another_one_in_another_record(path, tmp_path):
+    record, other = Record(path), Record(tmp_path / "other.jsonl")
+    asked = [("x", 0), ("x", 1), ("y", 0)]
+    tokens = [record.token(*request) for request in asked]
+    assert [Record(path).token(*request) for request in asked] == tokens
+    assert len({*tokens, other.token("x", 0)}) == 4
+
+
+ODD = {
+    "no object": "[1, 2]",
+    "a number": "7",
+    "null": "null",
+    "a note without its task": '{"id": "z", "status": "FAILED"}',
+    "no id": '{"key": "x", "number": 3, "usd": 1.0}',
+    "an id that is a path": '{"id": "../../a", "key": "x", "number": 3}',
+    "an id that is none": '{"id": {"a": 1}, "key": "x", "number": 3}',
+    "a price that is none": '{"id": "a", "usd": NaN}',
+    "a price without end": '{"id": "a", "usd": 1e999}',
+    "a negative price": '{"id": "a", "usd": -5}',
+    "a price in words": '{"id": "a", "usd": "much", "seconds": true}',
+    "a number that is none": '{"id": "a", "number": "first", "key": 7}',
+    "an unknown field": '{"id": "a", "colour": "red"}',
+    "deep": "[" * 5000,
+    "a long number": '{"id": "a", "usd": ' + "9" * 5000 + "}",
+    "another header": '{"record": ["x"]}',
+}
+
+
+@pytest.mark.parametrize("line", [*(line.encode() for line in ODD.values()), b"\xff\xfe\x00"], ids=[*ODD, "no text"])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_odd_line_changes_nothing_and_stays_where_it_is(line, first, path):
+    before, whole = filled(path), path.read_bytes()
+    path.write_bytes(line + b"\n" + whole if first else whole + line + b"\n")
     record = Record(path)
-    tokens = [record.token("x") for _ in range(3)]
-    assert [number for number, _ in tokens] == [0, 1, 2] and len({token for _, token in tokens}) == 3
-    assert Record(path).token("x") == tokens[0]  # none of them was written down as sent
+    assert record.tasks == before.tasks and record.usd == before.usd and record.name == before.name
+    record.add(Task("d", "z", 0))
+    assert line in path.read_bytes() and set(Record(path).tasks) == {*before.tasks, "d"}
 
 
-def test_the_token_of_a_task_whose_line_was_lost_is_given_again(path):
+@pytest.mark.parametrize("name", ["tasks", "tasks.json", "a/../../tasks.jsonl"])
+def test_a_record_has_a_name_that_leads_nowhere_else(name, tmp_path):
+    with pytest.raises(ValueError, match=r"a record is a file NAME\.jsonl, its folder named without"):
+        Record(tmp_path / name)
+
+
+@pytest.mark.parametrize("found", [b"", b'{"of"', b'{"of": "b"}', b"\xff", b"[]"], ids=str)
+def test_a_result_that_is_not_the_whole_of_what_was_kept_counts_as_none(found, path):
+    record = filled(path)
+    (record.results / "a.json").write_bytes(found)
+    assert Record(path).result("a") is None
+
+
+def test_a_result_that_was_kept_but_not_noted_is_there(path):
+    record = filled(path)
+    (record.results / "b.json").write_text('{"of": "b"}')
+    assert Record(path).result("b") == '{"of": "b"}'
+
+
+def test_an_older_record_can_be_read(path):
+    lines = [
+        {"record": "0" * 32},
+        {"id": "a", "key": "x", "number": 0, "status": "CREATED", "usd": 0.5, "seconds": None},
+        {"id": "a", "status": "COMPLETED", "usd": 0.75, "seconds": 2.0},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     record = Record(path)
-    tokens = [record.token("x") for _ in range(3)]
-    for id, (number, _) in zip("abc", tokens, strict=True):
-        record.add(Task(id, "x", number))
-    path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if '"b"' not in line))
-    assert Record(path).token("x") == tokens[1]  # that of b, and not a fourth one
+    assert record.tasks["a"] == Task("a", "x", 0, status="COMPLETED", usd=0.75, seconds=2.0) and record.name == "0" * 32
 
 
-def test_other_records_and_other_circuits_have_other_tokens(path, tmp_path):
-    other = Record(tmp_path / "other.jsonl")
-    record = Record(path)
-    assert len({record.token("x")[1], record.token("y")[1], other.token("x")[1]}) == 3
-
-
-@pytest.mark.parametrize("damage", ["cut off", "no line end", "nonsense", "a note without its task", "an empty line"])
+@pytest.mark.parametrize("damage", ["cut off", "no line end", "nonsense", "an empty line"])
 def test_a_damaged_line_costs_nothing_else(path, damage):
     filled(path)
     whole = path.read_text()
@@ -71,12 +121,11 @@ def test_a_damaged_line_costs_nothing_else(path, damage):
             "cut off": cut,
             "no line end": whole.rstrip("\n"),
             "nonsense": whole + "\0\0\0\n",
-            "a note without its task": whole + json.dumps({"id": "z", "status": "FAILED"}) + "\n",
             "an empty line": whole + "\n",
         }[damage]
     )
     record = Record(path)
-    assert {"a", "b"} <= set(record.tasks) and record.result("a") == "the result of a"
+    assert {"a", "b"} <= set(record.tasks) and record.result("a") == A
     record.add(Task("d", "z", 0))
     assert set(Record(path).tasks) == set(record.tasks)
 
@@ -88,5 +137,5 @@ def test_results_that_were_deleted_can_be_kept_again(path):
     record.results.rmdir()
     again = Record(path)
     assert again.result("a") is None
-    again.keep("a", "again")
-    assert again.result("a") == "again"
+    again.keep("a", A)
+    assert again.result("a") == A

@@ -41,6 +41,15 @@ def test_every_device_and_method_trains_the_same_network():
     assert first[:10].abs().min() > 0
 
 
+def test_a_head_leaves_the_generator_of_its_caller_alone_and_is_the_same_each_time():
+    torch.manual_seed(5)
+    expected = torch.randn(3)
+    torch.manual_seed(5)
+    first, second = (timing.head("statevector", "backprop").state_dict() for _ in range(2))
+    assert torch.equal(torch.randn(3), expected)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_a_step_trains():
     network = timing.head("statevector", "backprop")
     step = timing.training_step(network, FEATURES, LABELS)

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from braket_service import serving
 
 from hqnn_utils import parameters, results, runs
+from hqnn_utils.emulator import serving
 
 BIN = Path(sys.executable).parent
 EXPERIMENTS = [path for path in runs.chapters().values() if path.parent.name in ("experiments", "evidence")]

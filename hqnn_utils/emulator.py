@@ -2,7 +2,7 @@
 
 It speaks HTTP on 127.0.0.1, knows a simulator like SV1 and a processor like Rigetti's, runs what it is sent with Braket's own
 state-vector simulator, and takes as long, and fails as, it is told to. A client finds it by the environment variables that
-AWS's own software reads. It is no part of the package; the chapter on devices uses it and says so.
+AWS's own software reads. Nothing that it says tells how fast or how dear Amazon is. Used in book/experiments/device_timing.
 
 As a program it prints its environment variables, and serves until its input ends; each line of input is a new way to behave.
 """
@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,17 +28,18 @@ from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 SV1 = "arn:aws:braket:::device/quantum-simulator/amazon/sv1"
-PROCESSOR = "arn:aws:braket:us-west-1::device/qpu/rigetti/Ankaa-3"
-SHOT = 0.0009
+PROCESSOR = "arn:aws:braket:us-west-1::device/qpu/rigetti/Cepheus-1-108Q"
+TASK, SHOT, MINUTE = 0.30, 0.0009, 0.075
+"""What it bills, in USD: the processor for a task and a shot, SV1 for a minute."""
 
 
 @dataclass
 class Settings:
     """How the service behaves; times in seconds, tasks counted from 0 in the order in which they are created.
 
-    `request_s`: before each answer; `sv1_s`, `processor_s`: from created to completed at least; `queue_s`: of the processor,
-    before it runs; `readout`: probability of a wrong bit on it; `program_sets`: whether it takes many circuits as one task;
-    `simulated_s`: what SV1 says that a simulation took; `status`: of the processor.
+    `request_s`: before each answer; `sv1_s`, `processor_s`: from created to completed at least; `simulated_s`: what SV1 says
+    that a simulation took. Of the processor: `queue_s`, before it runs; `readout`, probability of a wrong bit; `program_sets`,
+    whether it takes many circuits as one task, at most `executables`; `most_shots` of a circuit; `status`.
     """
 
     request_s: float = 0.0
@@ -46,6 +48,8 @@ class Settings:
     queue_s: float = 0.0
     readout: float = 0.0
     program_sets: bool = False
+    executables: int = 100
+    most_shots: int = 50_000
     simulated_s: float = 0.005
     status: str = "ONLINE"
     throttled: int = 0  # so many requests for tasks are refused, the first ones
@@ -56,6 +60,7 @@ class Settings:
     silent: bool = False  # nothing is ever answered
     gone: bool = False  # every connection is closed without an answer
     refused: str = ""  # every request to Braket is refused with this code
+    invalid: str = ""  # every request for a task is refused with this message
 
 
 @dataclass
@@ -88,7 +93,7 @@ class Service:
         self.settings = settings
         self.devices = {
             SV1: ("SV1", "Amazon Braket", "SIMULATOR", "ONLINE", _simulator()),
-            PROCESSOR: ("Ankaa-3", "Rigetti", "QPU", settings.status, _processor(settings.program_sets)),
+            PROCESSOR: ("Cepheus-1-108Q", "Rigetti", "QPU", settings.status, _processor(settings)),
         }
 
     def create(self, request: dict, region: str) -> Task:
@@ -105,6 +110,14 @@ class Service:
             task = Task(len(self.tasks), arn, request, now, starts, ends, result)
             self.tasks[arn] = self.tokens[request["clientToken"]] = task
             return task
+
+    @property
+    def usd(self) -> float:
+        """What all tasks cost that did not fail and were not cancelled."""
+        billed = [task for task in self.tasks.values() if self.status(task)[0] not in ("FAILED", "CANCELLED")]
+        processor = [task for task in billed if task.request["deviceArn"] == PROCESSOR]
+        simulated = max(3.0, self.settings.simulated_s) / 60 * MINUTE * (len(billed) - len(processor))
+        return simulated + sum(TASK + SHOT * int(task.request["shots"]) for task in processor)
 
     def status(self, task: Task) -> tuple[str, str]:
         """The state of a task, and why it failed."""
@@ -147,9 +160,9 @@ class Service:
         """The price list: five lines about itself, then a table."""
         columns = "Region Code,Version,Product Family,operation,DeviceName,Currency,PricePerUnit,Unit"
         rows = [
-            "us-east-1,SV1,Simulator Task,CompleteTask,,USD,0.075,minutes",
-            "us-west-1,,Quantum Task,,Ankaa-3,USD,0.30,Task",
-            f"us-west-1,,Quantum Task-Shot,,Ankaa-3,USD,{SHOT},Shot",
+            f"us-east-1,SV1,Simulator Task,CompleteTask,,USD,{MINUTE},minutes",
+            f"us-west-1,,Quantum Task,,Cepheus-1-108Q,USD,{TASK},Task",
+            f"us-west-1,,Quantum Task-Shot,,Cepheus-1-108Q,USD,{SHOT},Shot",
         ]
         return "\n".join(["about"] * 5 + [columns, *rows]) + "\n"
 
@@ -168,24 +181,25 @@ def _simulator() -> dict:
     from braket.default_simulator import StateVectorSimulator
 
     properties = json.loads(StateVectorSimulator().properties.json())
-    properties["service"] |= {"shotsRange": [0, 100000], "deviceCost": {"price": 0.075, "unit": "minute"}}
+    properties["service"] |= {"shotsRange": [0, 100000], "deviceCost": {"price": MINUTE, "unit": "minute"}}
     properties["paradigm"]["qubitCount"] = 34
     for older in ("braket.ir.jaqcd.program", "braket.ir.openqasm.program_set"):
         properties["action"].pop(older, None)
     return properties
 
 
-def _processor(program_sets: bool) -> dict:
+def _processor(settings: Settings) -> dict:
     """What a processor of three by three qubits says of itself: shots only, and no matrix as a gate."""
     from braket.default_simulator import StateVectorSimulator
 
     simulator = json.loads(StateVectorSimulator().properties.json())
     action = {name: value for name, value in simulator["action"].items() if name != "braket.ir.jaqcd.program"}
-    if not program_sets:
-        action.pop("braket.ir.openqasm.program_set", None)
+    action["braket.ir.openqasm.program_set"] |= {"maximumExecutables": settings.executables}
+    if not settings.program_sets:
+        del action["braket.ir.openqasm.program_set"]
     program = action["braket.ir.openqasm.program"]
     program["supportedResultTypes"] = [
-        result | {"minShots": 10, "maxShots": 50000, "observables": ["x", "y", "z", "h", "i"]}
+        result | {"minShots": 10, "maxShots": settings.most_shots, "observables": ["x", "y", "z", "h", "i"]}
         for result in program["supportedResultTypes"]
         if result["name"] in ("Sample", "Expectation", "Variance", "Probability")
     ]
@@ -204,7 +218,8 @@ def _processor(program_sets: bool) -> dict:
     }
     return {
         "braketSchemaHeader": {"name": "braket.device_schema.rigetti.rigetti_device_capabilities", "version": "1"},
-        "service": simulator["service"] | {"shotsRange": [10, 50000], "deviceCost": {"price": SHOT, "unit": "shot"}},
+        "service": simulator["service"]
+        | {"shotsRange": [10, settings.most_shots], "deviceCost": {"price": SHOT, "unit": "shot"}},
         "action": action,
         "paradigm": {
             "braketSchemaHeader": {"name": "braket.device_schema.gate_model_qpu_paradigm_properties", "version": "1"},
@@ -225,9 +240,10 @@ class Handler(BaseHTTPRequestHandler):
     service: Service
 
     def log_message(self, *_) -> None:
-        pass
+        """Nothing: the tests read what clients print."""
 
     def answer(self, body, code: int = 200, kind: str = "application/json", **headers) -> None:
+        """Send a body, as JSON unless it is text or bytes."""
         data = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(code)
         for name, value in {"Content-Type": kind, "Content-Length": len(data), **headers}.items():
@@ -237,13 +253,16 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def refuse(self, code: int, name: str, message: str = "no") -> None:
+        """Send an error as Braket does."""
         self.answer({"message": message}, code, x_amzn_errortype=name)
 
     def hang_up(self) -> None:
+        """Close the connection without an answer."""
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def handle_request(self) -> None:
+        """Pass a request on to the service that it is signed for."""
         service, settings = self.service, self.service.settings
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
@@ -261,15 +280,18 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_HEAD = handle_request
 
     def prices(self, path: str, body: bytes, region: str) -> None:
+        """The price list."""
         self.answer(self.service.prices(), kind="text/csv")
 
     def sts(self, path: str, body: bytes, region: str) -> None:
+        """Whose credentials these are."""
         account, space = self.service.account, "https://sts.amazonaws.com/doc/2011-06-15/"
         who = f"<Arn>arn:aws:iam::{account}:user/reader</Arn><UserId>reader</UserId><Account>{account}</Account>"
         result = f"<GetCallerIdentityResult>{who}</GetCallerIdentityResult>"
         self.answer(f'<GetCallerIdentityResponse xmlns="{space}">{result}</GetCallerIdentityResponse>', kind="text/xml")
 
     def s3(self, path: str, body: bytes, region: str) -> None:
+        """The result of a task, once there is one."""
         if self.command in ("PUT", "HEAD"):  # the bucket for results is made by the client
             return self.answer(b"")
         task = next((t for t in self.service.tasks.values() if t.arn.rpartition("/")[2] in path), None)
@@ -278,6 +300,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(task.result.result(), kind="binary/octet-stream")
 
     def braket(self, path: str, body: bytes, region: str) -> None:
+        """A device, a new task, or the state of one."""
         service, settings = self.service, self.service.settings
         if settings.refused:
             return self.refuse(403, settings.refused, f"user arn:aws:iam::{service.account}:user/reader may not do this")
@@ -309,6 +332,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def device(self, arn: str, region: str) -> None:
+        """What a device says of itself, where it stands."""
         if arn not in self.service.devices or arn.split(":")[3] not in ("", region):
             return self.refuse(404, "ResourceNotFoundException")
         name, provider, kind, status, properties = self.service.devices[arn]
@@ -317,6 +341,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(known | {"deviceCapabilities": capabilities})
 
     def create(self, request: dict, region: str) -> None:
+        """A new task, unless it is refused."""
         service, settings = self.service, self.service.settings
         with service.lock:
             throttled = settings.throttled > 0
@@ -325,7 +350,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(429, "ThrottlingException", "Rate exceeded")
         if service.devices[request["deviceArn"]][3] != "ONLINE":
             return self.refuse(409, "DeviceOfflineException")
-        known = request["clientToken"] in service.tokens
+        if settings.invalid:
+            who = f"arn:aws:iam::{service.account}:user/reader"
+            return self.refuse(400, "ValidationException", f"{settings.invalid}, asked for by {who}")
+        known = service.tokens.get(request["clientToken"])
+        if known and known.request["action"] != request["action"]:
+            return self.refuse(409, "ConflictException", "the token is that of another request")
         task = service.create(request, region)
         if task.number in settings.unanswered and not known:
             return self.hang_up()
@@ -336,12 +366,20 @@ def _written(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address) -> None:
+        """A client that is killed closes its connection without a word."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
-def serving(**settings):
+def serving(**settings) -> Iterator[tuple[Service, dict[str, str]]]:
     """The service in this process; gives the `Service` and the environment variables of its clients."""
     service = Service(Settings(**settings))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"service": service}))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), type("Bound", (Handler,), {"service": service}))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield service, environment(f"http://127.0.0.1:{server.server_port}")
@@ -368,10 +406,10 @@ class Emulation:
     process: subprocess.Popen | None = None
 
     @contextmanager
-    def __call__(self, **settings):
+    def __call__(self, **settings) -> Iterator[None]:
         if self.process is None:
             self.process = subprocess.Popen(
-                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-m", "hqnn_utils.emulator"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
             self.variables = json.loads(self.process.stdout.readline())
         print(json.dumps(settings), file=self.process.stdin, flush=True)
@@ -383,6 +421,7 @@ class Emulation:
 
 
 emulated = Emulation()
+"""`with emulated(sv1_s=0.2): …` makes this process a client of the stand-in, which behaves as `Settings` says."""
 
 
 if __name__ == "__main__":
