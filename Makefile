@@ -14,7 +14,7 @@ export HQNN_DATA := $(shell case "$$HQNN_DATA" in ([/~]*) ;; (*) printf %s "$$PW
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint run lab chapters bench bench-experiment peers lock clean
+.PHONY: help setup book test lint run lab chapters numbers bench bench-experiment peers lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -61,7 +61,11 @@ lab: $(READY)  ## open JupyterLab on the book
 	$(BIN)/jupyter lab book
 
 chapters: $(READY)  ## run every chapter with its default parameters and renew its committed outputs
-	for chapter in book/*/*.ipynb; do $(BIN)/hqnn run $$chapter --output $$chapter || exit 1; done
+	for chapter in book/*/*.ipynb; do $(BIN)/hqnn run $$chapter --output $$chapter --overwrite || exit 1; done
+	$(MAKE) numbers
+
+numbers: $(READY)  ## write the recorded numbers into the sentences of all pages
+	$(BIN)/hqnn numbers book/*.md book/*/*.md book/*/*.ipynb
 
 bench: $(READY)  ## time the quantum layer against other systems
 	$(BIN)/python benchmarks/layer.py $(ARGS)

@@ -13,8 +13,8 @@ from PIL import Image
 from hqnn_utils import catalogue, parameters, results
 
 # Kernels run in their notebook's folder, where a relative data root would point elsewhere.
-if root := os.environ.get("HQNN_DATA"):
-    os.environ["HQNN_DATA"] = str(Path(root).expanduser().resolve())
+if os.environ.get("HQNN_DATA"):
+    os.environ["HQNN_DATA"] = str(catalogue.root().resolve())
 
 try:
     from nbval.kernel import RunningKernel

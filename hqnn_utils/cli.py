@@ -93,6 +93,15 @@ def _describe(chapter: str | None) -> str:
     return formatter.getvalue().rstrip()
 
 
+@main.command()
+@click.argument("pages", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def numbers(pages) -> None:
+    """Write the recorded numbers into the sentences of PAGES: executed notebooks, or the book's pages in Markdown."""
+    for page in pages:
+        if results.write_numbers(page):
+            click.echo(f"written: {page}")
+
+
 @main.command("devices")
 @click.option("--arn", default="", help="Another processor than that of the list, by the name Braket gives it.")
 def devices_(arn) -> None:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from hqnn_utils.results import record_in
 
@@ -154,6 +156,16 @@ def test_standard_output_takes_the_notebook_and_nothing_else(chapter):
     done = hqnn("run", chapter, "-p", "epochs", "7", "-o", "-")
     assert record_in(json.loads(done.stdout))["parameters"]["epochs"] == 7
     assert "written: -" in done.stderr
+
+
+def test_numbers_are_written_into_the_sentences_of_a_notebook_that_something_else_ran(chapter, tmp_path):
+    notebook = nbformat.read(chapter, as_version=4)
+    notebook.cells.append(nbformat.v4.new_markdown_cell("It saw 0<!--=epochs_seen--> passes."))
+    NotebookClient(notebook, kernel_name="python3").execute()
+    nbformat.write(notebook, chapter)
+    first, second = hqnn("numbers", chapter), hqnn("numbers", chapter)
+    assert (first.returncode, first.stdout, second.stdout) == (0, f"written: {chapter}\n", "")
+    assert "It saw 3<!--=epochs_seen--> passes." in chapter.read_text(encoding="utf-8")
 
 
 # -- what it knows of the data -----------------------------------------------------------------------------------------
