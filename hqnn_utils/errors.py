@@ -1,4 +1,4 @@
-"""The one error that readers are meant to see."""
+"""The errors that readers are meant to see."""
 
 
 class BookError(Exception):
@@ -11,3 +11,7 @@ class BookError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows instead of a traceback."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class ChapterError(BookError):
+    """A chapter that cannot be found, run or written; the message says what to do."""

@@ -1,5 +1,6 @@
 """Where things lie, in a checkout or an installed package, and how they are written: whole, or not at all."""
 
+import json
 import os
 import re
 import socket
@@ -11,6 +12,8 @@ from uuid import uuid4
 
 import platformdirs
 import psutil
+
+from hqnn_utils.errors import ChapterError
 
 PACKAGE = Path(__file__).parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
@@ -25,6 +28,24 @@ def place(name: str) -> Path:
 def table(name: str) -> dict:
     """A TOML file of `data/`."""
     return tomllib.loads(place(f"data/{name}").read_text(encoding="utf-8"))
+
+
+def read_notebook(path: Path) -> dict:
+    """A notebook, plainly as JSON: nbformat takes a second to import, which a refusal need not wait for.
+
+    Raises:
+        ChapterError: the file cannot be read, or is no notebook.
+    """
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            cell["source"], cell["metadata"] = "".join(cell["source"]), dict(cell["metadata"])
+            cell["metadata"]["tags"] = list(cell["metadata"].get("tags", []))
+        return {"cells": notebook["cells"], "metadata": dict(notebook["metadata"])}
+    except OSError as error:
+        raise ChapterError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ChapterError(f"{path} is no notebook: a chapter is an .ipynb file, see `hqnn run --help`") from None
 
 
 def cache() -> Path:

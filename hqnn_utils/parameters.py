@@ -14,7 +14,6 @@ be simple arithmetic, such as `np.pi / 4` or `10**4`, since the cell is read to 
 import ast
 import difflib
 import io
-import json
 import math
 import operator
 import re
@@ -23,7 +22,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from hqnn_utils.errors import BookError
+from hqnn_utils import results
+from hqnn_utils.errors import ChapterError
+from hqnn_utils.files import read_notebook
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 LINE = "`name: type = value  # meaning, in [low, high]` (or `… in {a, b}`)"
@@ -40,10 +41,6 @@ OPERATORS = {
 }
 UNREADABLE = (SyntaxError, ValueError, tokenize.TokenError, MemoryError, RecursionError)
 """What Python's parsers raise."""
-
-
-class ChapterError(BookError):
-    """A chapter that cannot be found, run or written; the message says what to do."""
 
 
 class ParameterError(ChapterError):
@@ -239,24 +236,6 @@ def _number(written: ast.expr) -> int | float:
     return value
 
 
-def read(path: Path) -> dict:
-    """A notebook, plainly as JSON: nbformat takes a second to import, which a refusal need not wait for.
-
-    Raises:
-        ChapterError: the file cannot be read, or is no notebook.
-    """
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
-            cell["source"], cell["metadata"] = "".join(cell["source"]), dict(cell["metadata"])
-            cell["metadata"]["tags"] = list(cell["metadata"].get("tags", []))
-        return {"cells": notebook["cells"], "metadata": dict(notebook["metadata"])}
-    except OSError as error:
-        raise ChapterError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise ChapterError(f"{path} is no notebook: a chapter is an .ipynb file, see `hqnn run --help`") from None
-
-
 def of(path: Path) -> dict[str, Parameter]:
     """The parameters that a chapter declares; none for a chapter without a parameters cell.
 
@@ -273,7 +252,7 @@ def injected(path: Path, declared: dict[str, Parameter]) -> dict:
 
 
 def _tagged(path: Path, tag: str) -> str:
-    return next((cell["source"] for cell in read(path)["cells"] if tag in cell["metadata"]["tags"]), "")
+    return next((cell["source"] for cell in read_notebook(path)["cells"] if tag in cell["metadata"]["tags"]), "")
 
 
 def _assigned(source: str) -> dict[str, ast.expr]:
@@ -330,8 +309,6 @@ def check_parameters(namespace: dict) -> None:
         if name not in namespace:
             raise ParameterError(f"parameter {name} has no value: run the parameters cell first")
         parameter.check(namespace[name])
-    from hqnn_utils import results  # here, because it reads notebooks by this module
-
     values = {name: namespace[name] for name in declared}
     results.begin(values, {name: p.default for name, p in declared.items() if values[name] != p.default})
 
@@ -340,7 +317,7 @@ def _cells(namespace: dict) -> list[str]:
     """The source of what runs, cell by cell."""
     if file := namespace.get("__file__"):
         if file.endswith(".ipynb"):  # IPython's %run
-            return [cell["source"] for cell in read(Path(file))["cells"]]
+            return [cell["source"] for cell in read_notebook(Path(file))["cells"]]
         # A script made from a notebook: two empty lines or a mark stand between cells, whichever tool made it.
         return re.split(r"\n{3,}|^# %%.*\n", Path(file).read_text(encoding="utf-8"), flags=re.MULTILINE)
     # `In` holds what IPython made of a cell with magics; `_i3` is what stands in the third.

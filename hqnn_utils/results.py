@@ -25,7 +25,8 @@ from platform import python_version
 from uuid import uuid4
 
 from hqnn_utils import files
-from hqnn_utils.parameters import ChapterError, read
+from hqnn_utils.errors import ChapterError
+from hqnn_utils.files import read_notebook
 
 RECORDED = ("hqnn-utils", "pennylane", "torch", "numpy")
 RUN, FOUND = "application/vnd.hqnn.run+json", "application/vnd.hqnn.results+json"
@@ -150,7 +151,7 @@ def in_outputs(outputs: list[dict], run: str | None = None) -> dict[str, Result]
 
 def of(path: Path) -> dict[str, Result]:
     """The results in an executed notebook, by name: of the run on record, not what an earlier one left in other cells."""
-    return _in_notebook(read(path))
+    return _in_notebook(read_notebook(path))
 
 
 def _in_notebook(notebook: dict) -> dict[str, Result]:
@@ -164,7 +165,7 @@ def record(path: Path) -> dict:
         run (its name), parameters, date, versions; `finished`: whether every cell was executed, in order and without an error;
         of a run by `hqnn run` also chapter, wall_time_s and cores, and `failed`, if it did.
     """
-    return record_in(read(path))
+    return record_in(read_notebook(path))
 
 
 def record_in(notebook: dict) -> dict:
