@@ -754,9 +754,9 @@ def test_a_price_list_that_can_not_be_had_leaves_the_other_prices(record, monkey
 
 
 def test_neither_account_nor_bucket_nor_key_is_written_down(record, capfd):
-    with cloud(failed=[1]) as service, budget(SV1, record) as open_budget:
+    with cloud(failed=[1]) as service, Tracker() as tracker, budget(SV1, record) as open_budget:
         gradients(SV1, open_budget)
-        print(open_budget.estimate, devices.state(SV1), repr(open_budget.record.tasks))
+        print(tracker.tracked_resources(), open_budget.estimate, devices.state(SV1), repr(open_budget.record.tasks))
     written = [path.read_text() for path in record.parent.rglob("*") if path.is_file()]
     shown = "\n".join([*written, *capfd.readouterr()])
     assert len(written) > CIRCUITS and json.loads(record.read_text().splitlines()[1])["id"] in shown

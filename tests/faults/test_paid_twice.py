@@ -46,7 +46,7 @@ def pays_once(command: list, record: Path, kills: int, circuits: int, most: int,
         environment = kept | variables | {"PYTHONHASHSEED": "random"}
         for _ in range(kills):
             done += killed(command, environment, service, most)
-            there = {file.stem: file.read_bytes() for file in record.with_suffix("").glob("*.json")}
+            there = {file.stem: file.read_bytes() for file in record.with_suffix("").glob("[!.]*.json")}
             assert results <= there.items(), "a result that was kept is lost"
             results = set(there.items())
             print(f"{done} kills, {len(service.tasks)} tasks, {len(results)} results", flush=True)
