@@ -18,6 +18,7 @@ class Commands(click.Group):
     """Commands of which each ends in one sentence, whatever ends it."""
 
     def invoke(self, context):
+        """Run a command; what a reader can mend, and a signal, end it with a sentence and an exit code."""
         for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
             if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
                 signal.signal(number, _stop)

@@ -152,7 +152,7 @@ def test_the_notebook_refuses_under_plain_papermill(name, value, message, tmp_pa
         ("gradient_vanishing", {"controls": "['swish']"}, "allowed is in {tanh, sigmoid, relu}"),
         ("gradient_vanishing", {"epsilon": "0"}, "allowed is in [0.001, 0.99]"),
         ("gradient_vanishing", {"epsilon": "-0.1"}, "allowed is in [0.001, 0.99]"),
-        ("quantum_entanglement", {"datasets": "hymenoptera,bees"}, "allowed is in {mnist, hymenoptera, brain_tumor"),
+        ("quantum_entanglement", {"datasets": "hymenoptera,bees"}, "allowed is in {any, mnist, hymenoptera, brain_tumor"),
         ("quantum_entanglement", {"weights": "resnet50"}, "allowed is in {resnet18, resnet18-pqf}"),
         ("quantum_entanglement", {"n_qubits": "600"}, "allowed is in [2, 6]"),
         ("how_strong", {"margin": "0"}, "parameter margin = 0 refused"),

@@ -22,8 +22,8 @@ SLOW = "import os, pathlib, time\npathlib.Path(f'{where}/pid').write_text(f'{os.
 
 
 def prepared() -> None:
-    """A shell's background jobs ignore Ctrl-C, and so would their children: not these, and they leave no core dumps."""
-    for name in ASKED:
+    """A shell's background jobs ignore some signals, and so would their children: not these, and they leave no core dumps."""
+    for name in {*SIGNALS} - {"SIGKILL"}:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

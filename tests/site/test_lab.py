@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from hqnn_utils import results
 
@@ -69,9 +69,9 @@ def test_jupyterlab_shows_the_numbers_of_a_chapter_and_no_raw_markup(notebook):
     found = results.of(CHAPTER)
     for name, form in (("theta", ".2f"), ("f_theta", ".4f")):
         assert f"{found[name].value:{form}}".replace("-", "−") in sentence.inner_text()
-    text = notebook.locator(".jp-Notebook").inner_text()
-    assert "Parameterized quantum circuits" in text
-    assert not re.search(r"<!--|\{glue|\{admonition\}|:::", text)
+    shown = notebook.locator(".jp-Notebook")
+    expect(shown).to_contain_text("Parameterized quantum circuits")
+    expect(shown).not_to_contain_text(re.compile(r"<!--|\{glue|\{admonition\}|:::"))  # waits until all is drawn
 
 
 def test_jupyterlab_shows_what_a_cell_found_as_a_table(notebook):
