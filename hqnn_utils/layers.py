@@ -12,8 +12,8 @@ end. `torch.autocast` changes none of this.
 An angle that is NaN or infinite makes an exact value that torch computes NaN; where anything is measured, or a device or the
 shift rule computes, it raises a `ValueError` that says where.
 
-Every layer can be copied, pickled, saved whole and sent to other processes. A copy has a device of its own, if that was given
-by name, and starts its random outcomes anew. `torch.export` and `torch.jit.trace` take what torch itself computes.
+Every layer can be copied, pickled, saved whole and sent to other processes. A deep copy has a device of its own, if that was
+given by name, and starts its random outcomes anew. `torch.export` and `torch.jit.trace` take what torch itself computes.
 """
 
 import pickle
@@ -88,7 +88,11 @@ class Sampled(Opaque):
         return self.generators[device]
 
     def rows(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
-        psi = torch.vmap(lambda x, theta: statevector.state(x, theta, entangler))(x, theta)
+        """Means of the shots."""
+        if not theta.shape[1]:  # of no layers, as in an activation
+            psi = statevector.encoded(x)
+        else:
+            psi = torch.vmap(lambda x, theta: statevector.state(x, theta, entangler))(x, theta)
         return statevector.measured_z(psi, self.shots, self.generator(x.device))
 
     def __getstate__(self):
@@ -106,6 +110,7 @@ class OnDevice(Opaque):
         self.node = qnode(layered, partial(expval_z, n_qubits), n_qubits, simulator, shots, seed, **inside)
 
     def differentiable(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+        """⟨Z⟩ with a gradient, by the shift rule or by the device's own method."""
         if self.diff_method == "parameter-shift":
             return super().differentiable(x, theta, entangler)
         if self.diff_method != "backprop":
@@ -114,6 +119,7 @@ class OnDevice(Opaque):
         return torch.stack(values, dim=-1).to(x.dtype).reshape(x.shape)
 
     def rows(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+        """What the device measures, which broadcasts over the rows."""
         data, weights = (angles.numpy(force=True).astype(float) for angles in (x, theta))
         values = self.node(data, np.moveaxis(weights, 0, -1), entangler)  # rows last, where gates broadcast
         return torch.from_numpy(np.stack(values, axis=-1).reshape(data.shape)).to(x)
