@@ -224,7 +224,7 @@ def _written(value, format_: str) -> str:
     mantissa, e, exponent = text.partition("e")
     if e:
         mantissa += "×10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return mantissa.replace("-", "−")
+    return mantissa.replace("-", "−" if re.search("[1-9]", mantissa) else "")  # a loss of nothing is no loss
 
 
 def put_numbers(notebook: dict) -> None:

@@ -242,7 +242,7 @@ def _text(notebook, record: dict) -> str:
         if "outputs" in cell:  # progress bars, shown while they moved
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" or "\r" not in o.text]
     notebook.metadata["hqnn"] = record
-    return nbformat.writes(notebook)
+    return nbformat.writes(notebook) + "\n"  # as nbformat.write does
 
 
 def _write(text: str, output: Path, overwrite: bool = False) -> Path:
