@@ -189,4 +189,4 @@ def audit_(name) -> None:
     click.echo(f"{leaked} of {files} test images show a picture that is among the training images, pixel by pixel")
     if leaked:
         left = len(clean(published, same).of("test"))
-        click.echo(f"hqnn_utils.photos.clean gives a split without leaks, with {left} test images")
+        click.echo(f"hqnn_utils.photos.clean gives a split without identical pictures on both sides, with {left} test images")

@@ -134,7 +134,7 @@ def pictures(paths: Sequence[Path]) -> np.ndarray:
 
 
 def clean(photographs: Photos, same: np.ndarray | None = None, seed: int = 0) -> Photos:
-    """The same photographs in a split without leaks: all files of a picture are on one side.
+    """The same photographs in a split without identical pictures on both sides: all files of a picture are on one.
 
     As many test pictures of each class are drawn as the published split has test files, or as near as whole pictures allow.
 

@@ -48,7 +48,7 @@ def task(name: str, *, clean: bool = False, train_size: int = 0, test_size: int 
 
     Args:
         name: of the catalogue.
-        clean: photographs in a split without leaks (`photos.clean`) instead of the published one.
+        clean: photographs in a split without identical pictures (`photos.clean`) instead of the published one.
         train_size, test_size: digits of each split, as for `data.load`; photographs come whole.
         weights: of the backbone, as for `backbone.resnet18`.
 

@@ -215,7 +215,7 @@ def test_the_audit_finds_the_leak_of_the_brain_tumours():
     if done.returncode:
         pytest.skip("needs the photographs: " + done.stderr.strip().splitlines()[-1])
     assert "211 of 220 test images show a picture that is among the training images" in done.stdout
-    assert "split without leaks, with 220 test images" in done.stdout
+    assert "split without identical pictures on both sides, with 220 test images" in done.stdout
 
 
 def test_the_audit_of_what_is_no_set_of_photographs_is_refused():
