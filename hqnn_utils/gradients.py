@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hqnn_utils.inputs import one_dtype
+from hqnn_utils.inputs import ANGLES, one_dtype
 
 
 def shift_rule(frequencies: Sequence[float] = (1.0,), shifts: Sequence[float] | None = None):
@@ -125,13 +125,15 @@ class ShiftRule(torch.autograd.Function):
     expectation values `(*batch, n_outputs)` and every angle enters through one R_Y (or any gate of frequency 1). The backward
     pass runs all `2 * n_angles` shifted copies of the batch as one batch, with as many shots as `f` takes. It differentiates
     to any order, since the rule is applied to itself, and works under `torch.vmap`. PennyLane's own rule refuses batches of
-    trainable inputs (PennyLane issue 6078). Angles are of one dtype, float32 or float64: `inputs.one_dtype` sees to it.
+    trainable inputs (PennyLane issue 6078).
 
     Derived in book/foundations/parameter_shift, also what it costs: `1 + 2 * n_angles` circuits for each row of the batch.
     """
 
     @staticmethod
     def forward(f, angles):
+        if not angles.is_floating_point():
+            raise TypeError(f"{ANGLES}, got {angles.dtype}: convert them, e.g. by `.float()`")
         with torch.no_grad():
             return f(angles.detach()).to(angles.dtype)
 

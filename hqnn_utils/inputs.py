@@ -15,6 +15,8 @@ PRECISIONS = torch.float32, torch.float64
 COMPLEX = {torch.float16: torch.complex32, torch.float32: torch.complex64, torch.float64: torch.complex128}
 REAL = {value: key for key, value in COMPLEX.items()}
 
+ANGLES = "angles must be real floating-point numbers"
+
 
 def one_dtype(function):
     """A function of tensors under the one rule for dtypes, that of every engine and layer.
@@ -27,10 +29,13 @@ def one_dtype(function):
         TypeError: integers, bools, and complex angles, which torch would turn into other numbers without a word.
     """
     of_states = next(iter(inspect.signature(function).parameters)) == "psi"
+    what = "states must be of floating-point or complex numbers and angles of real ones" if of_states else ANGLES
 
     @wraps(function)
     def promoted(*args, **options):
         tensors = [value for value in (*args, *options.values()) if isinstance(value, Tensor)]
+        if not tensors:
+            raise TypeError(f"{what} in tensors of torch, got {', '.join(type(value).__name__ for value in args)}")
         dtypes = [tensor.dtype for tensor in tensors]
         if of_states:
             dtypes[0] = REAL.get(dtypes[0], dtypes[0])
@@ -38,7 +43,7 @@ def one_dtype(function):
         autocast, tracing = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind), torch.jit.is_tracing()
         for dtype in dtypes:
             if not dtype.is_floating_point:
-                raise TypeError(f"angles must be real floating-point numbers, got {dtype}: convert them, e.g. by `.float()`")
+                raise TypeError(f"{what}, got {dtype}: convert them, e.g. by `.float()`")
         precision = reduce(torch.promote_types, dtypes)
         real = torch.promote_types(precision, torch.float32)
 
@@ -77,7 +82,7 @@ def _untold():
 
 def is_count(value, least: int) -> bool:
     """Whether a value is a whole number of at least `least`; True and 2.0 are none."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    return isinstance(value, Integral) and not isinstance(value, bool) and bool(value >= least)
 
 
 def require_sizes(n_qubits: int, depth: int = 0) -> None:

@@ -12,8 +12,8 @@ end. `torch.autocast` changes none of this.
 An angle that is NaN or infinite makes an exact value that torch computes NaN; where anything is measured, or a device or the
 shift rule computes, it raises a `ValueError` that says where.
 
-Every layer can be copied, pickled, saved whole and sent to other processes. A copy has a device of its own, if that was given
-by name, and starts its random outcomes anew. `torch.export` and `torch.jit.trace` take what torch itself computes.
+Every layer can be copied, pickled, saved whole and sent to other processes. A deep copy has a device of its own, if that was
+given by name, and starts its random outcomes anew. `torch.export` and `torch.jit.trace` take what torch itself computes.
 """
 
 import pickle
@@ -88,7 +88,10 @@ class Sampled(Opaque):
         return self.generators[device]
 
     def rows(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
-        psi = torch.vmap(lambda x, theta: statevector.state(x, theta, entangler))(x, theta)
+        if not theta.shape[1]:  # of no layers, as in an activation
+            psi = statevector.encoded(x)
+        else:
+            psi = torch.vmap(lambda x, theta: statevector.state(x, theta, entangler))(x, theta)
         return statevector.measured_z(psi, self.shots, self.generator(x.device))
 
     def __getstate__(self):

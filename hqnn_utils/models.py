@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hqnn_utils.inputs import require_sizes
 from hqnn_utils.layers import QuantumActivation, QuantumLayer, ScrambledLayer
 
 
@@ -153,7 +154,7 @@ class Dressed(nn.Sequential):
     Shape: `(batch, n_features)` → `(batch, n_classes)`; `[:2]` gives the angles, `[:3]` what the middle makes of them.
 
     Raises:
-        ValueError: an unknown ending, or more qubits than features.
+        ValueError: an unknown ending, more qubits than features, or a size that is none.
 
     Source: Mari et al. 2020. Drawn in book/experiments/quantum_entanglement.
     """
@@ -163,6 +164,7 @@ class Dressed(nn.Sequential):
             raise ValueError(f"unknown middle {ending!r}: choose one of {', '.join(map(repr, MIDDLES))}")
         if not 1 <= n_qubits <= n_features:
             raise ValueError(f"n_qubits must be between 1 and the {n_features} features, got {n_qubits}")
+        require_sizes(n_qubits, depth)
         first, last = nn.Linear(n_features, n_qubits), nn.Linear(n_qubits, n_classes)  # before the middle draws its weights
         super().__init__(first, Angles(), MIDDLES[ending](n_qubits, depth), last)
 

@@ -80,15 +80,18 @@ class _Table(NamedTuple):
     phases: Tensor  # (2**m,)
     coefficients: Tensor  # (2**m, outputs)
 
-    def features(self, angles: Tensor) -> Tensor:
-        """`(…, m)` → `(…, 2**m)`. All as sines, of which torch takes the derivative in fewer operations than of cosines."""
-        if angles.dim() == 2:
-            return torch.addmm(self.phases, angles, self.frequencies).sin()  # one operation, for the most common shape
-        return (angles @ self.frequencies + self.phases).sin()
 
-    def at(self, angles: Tensor) -> Tensor:  # compilers know methods of a constant, but not how to call it
-        """`(…, m)` → `(…, outputs)`."""
-        return self.features(angles) @ self.coefficients
+def _features(table: _Table, angles: Tensor) -> Tensor:
+    """`(…, m)` → `(…, 2**m)`. All as sines, of which torch takes the derivative in fewer operations than of cosines."""
+    frequencies, phases, _ = table
+    if angles.dim() == 2:
+        return torch.addmm(phases, angles, frequencies).sin()  # one operation, for the most common shape
+    return (angles @ frequencies + phases).sin()
+
+
+def _values(table: _Table, angles: Tensor) -> Tensor:
+    """`(…, m)` → `(…, outputs)`."""
+    return _features(table, angles) @ table[2]
 
 
 @one_dtype
@@ -132,9 +135,9 @@ def measured_z(
         Expectation values, or means of `shots` outcomes ±1 without a gradient: that is the shift rule's business.
 
     Raises:
-        ValueError: states that are not of qubits, shots that are no whole number, or states to measure with NaN or infinity.
+        ValueError: states that are not of qubits, shots that are no whole number, or states that cannot be measured.
 
-    Memory beyond that of the states, in numbers of 8 bytes with shots: `batch * (2 * 2**n + shots * (n + 2))`.
+    Memory beyond that of the states, in numbers of 8 bytes with shots: `batch * (2 * 2**n + 3 * shots)`.
     """
     require_shots(shots)
     n = _qubits(psi)
@@ -170,14 +173,15 @@ def _sampled(psi: Tensor, n: int, shots: int, generator: torch.Generator | None)
     """Means of `shots` outcomes ±1 of every qubit, in float64: `torch.multinomial` is float32's, and ends at 2**24."""
     below = _probabilities(psi.to(torch.complex128 if psi.is_complex() else torch.float64)).cumsum(-1)
     total = below[..., -1:]
-    if not total.isfinite().all():
-        raise ValueError("a state with NaN or infinity cannot be measured: give states of finite amplitudes")
+    if not (measurable := total.isfinite() & (total > 0)).all():
+        place = (~measurable).nonzero()[0, :-1].tolist()
+        raise ValueError(f"the state psi{place or ''} is zero, NaN or infinite and cannot be measured: normalise it")
     if n == 1:  # a coin
         ones = shots - torch.binomial(torch.full_like(total, shots), below[..., :1] / total, generator)
     else:
         drawn = torch.rand(*psi.shape[:-1], shots, dtype=torch.float64, device=psi.device, generator=generator)
-        outcomes = torch.searchsorted(below, drawn * total, right=True).clamp(max=2**n - 1)
-        ones = (outcomes.unsqueeze(-1) >> torch.arange(n - 1, -1, -1, device=psi.device) & 1).sum(-2)
+        outcomes = torch.searchsorted(below[..., :-1].contiguous(), drawn.mul_(total), right=True)
+        ones = torch.stack([torch.count_nonzero(outcomes & 1 << i, dim=-1) for i in reversed(range(n))], dim=-1)
     return ((shots - 2 * ones).double() / shots).to(psi.dtype.to_real())
 
 
@@ -194,11 +198,11 @@ def state(
 
 def _state(x: Tensor, theta: Tensor, entangler: str) -> Tensor:
     depth, n = map(int, theta.shape)
-    if x.shape[-1] != n:
+    if x.shape[-1] != n or n < 1:
         raise ValueError(f"x has {x.shape[-1]} angles a row and theta {n}: both need one for each qubit")
     _require_memory(x, theta, n, depth)
     if n <= MATRIX_QUBITS:
-        return _encoding(n, x.dtype, x.device).features(x) @ _matrix(theta, n, depth, entangler)
+        return _features(_encoding(n, x.dtype, x.device), x) @ _matrix(theta, n, depth, entangler)
     psi = encoded(x)
     columns = [_column(part).unbind() for part in theta.split(_blocks(n), -1)]
     for layer in zip(*columns, strict=True):
@@ -214,7 +218,7 @@ def encoded(x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch dim"]:
     """The state that H and R_Y(x_i) on every qubit prepare from |0…0⟩: real, `2**n` amplitudes, qubit 0 leftmost."""
     blocks = _blocks(int(x.shape[-1]))
     parts = zip(blocks, x.split(blocks, -1), strict=True)
-    return _kron([_encoding(n, x.dtype, x.device).at(part) for n, part in parts])
+    return _kron([_values(_encoding(n, x.dtype, x.device), part) for n, part in parts])
 
 
 @one_dtype
@@ -289,7 +293,7 @@ def _matrix(theta: Tensor, n: int, depth: int, entangler: str) -> Tensor:
     """What takes the features of x to the final state, `(2**n, 2**n)`: the encoding, then all layers."""
     if depth * n <= TABLE_ANGLES:
         table = _encoded_layers(n, entangler, depth, theta.dtype, theta.device)
-        return table.at(theta.reshape(1, depth * n)).view(2**n, 2**n)
+        return _values(table, theta.reshape(1, depth * n)).view(2**n, 2**n)
     matrix = _encoding(n, theta.dtype, theta.device).coefficients
     for layer in _column(theta, entangler).unbind():
         matrix = matrix @ layer
@@ -302,7 +306,7 @@ def _column(theta: Tensor, entangler: str = "none") -> Tensor:
     States are rows, as they lie in memory: multiply from the right.
     """
     n = int(theta.shape[-1])
-    return _layer(n, entangler, theta.dtype, theta.device).at(theta).unflatten(-1, (2**n, 2**n))
+    return _values(_layer(n, entangler, theta.dtype, theta.device), theta).unflatten(-1, (2**n, 2**n))
 
 
 class _Reorder(torch.autograd.Function):

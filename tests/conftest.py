@@ -37,3 +37,13 @@ def write_notebook():
         return path
 
     return write
+
+
+@pytest.fixture
+def unchecked():
+    """Shapes of annotations are not checked in a test that hands the package to a compiler, which would trace the checks."""
+    from jaxtyping import config
+
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

@@ -227,3 +227,19 @@ def test_a_node_hands_its_options_to_pennylane():
 
 def test_a_node_runs_on_the_device_that_is_named():
     assert qnode(h_ry, qml.state, 1, "lightning.qubit").device.name == "lightning.qubit"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"n_qubits": True}, "n_qubits=True"),
+        ({"n_qubits": 0}, "n_qubits=0"),
+        ({"shots": True}, "shots must be 0 .exact. or positive, got True: give a whole number"),
+        ({"shots": -1}, "shots must be 0 .exact. or positive, got -1: give a whole number"),
+        ({"seed": True}, "a seed must be a whole number"),
+        ({"seed": -1}, "a seed must be a whole number"),
+    ],
+)
+def test_a_node_of_sizes_that_are_none_is_refused(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        qnode(h_ry, qml.state, **{"n_qubits": 1} | options)

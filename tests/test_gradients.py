@@ -183,6 +183,22 @@ def test_the_derivative_keeps_the_dtype_of_its_angles(dtype):
     assert parameter_shift(torch.sin, torch.ones(2, dtype=dtype)).dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_derivative_by_angles_of_half_precision_is_computed_in_float32(dtype):
+    theta = torch.linspace(-3, 3, 7).to(dtype)
+    seen = []
+    found = parameter_shift(lambda t: seen.append(t.dtype) or torch.sin(t), theta)
+    assert torch.equal(found, parameter_shift(torch.sin, theta.float()).to(dtype)) and seen == [torch.float32]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_angles_that_cannot_be_shifted_are_refused(dtype):
+    with pytest.raises(TypeError, match=r"real floating-point numbers, got torch|Float\[Tensor"):
+        parameter_shift(torch.sin, torch.ones(3, dtype=dtype))
+    with pytest.raises(TypeError, match="real floating-point numbers, got torch"):
+        ShiftRule.apply(torch.sin, torch.ones(3, dtype=dtype))
+
+
 def test_all_shifted_copies_are_evaluated_in_one_call():
     shapes = []
 

@@ -3,7 +3,11 @@
 Their controls, which run on the engine only, are held against PennyLane in the same way.
 """
 
-from copy import deepcopy
+import io
+import multiprocessing
+import pickle
+import re
+from copy import copy, deepcopy
 
 import numpy as np
 import pennylane as qml
@@ -16,6 +20,7 @@ from torch.func import functional_call
 from hqnn_utils import statevector
 from hqnn_utils.circuits import ENTANGLERS, expval_z, h_ry, layered, qnode, reuploading
 from hqnn_utils.layers import QuantumActivation, QuantumLayer, ReuploadingLayer, ScrambledLayer
+from hqnn_utils.models import BinaryClassifier
 from hqnn_utils.training import Ensemble, fit
 
 WAYS = {
@@ -274,20 +279,20 @@ def test_weights_can_be_exchanged_between_simulators(way):
 def test_a_copy_computes_the_same_and_learns_for_itself(way):
     layer, x = quantum_layer(3, 2, **WAYS[way]), angles(4, 3)
     before = layer(x).detach()
-    copy = deepcopy(layer)
-    assert torch.equal(copy(x), before)
+    other = deepcopy(layer)
+    assert torch.equal(other(x), before)
     with torch.no_grad():
-        copy.theta += 1
+        other.theta += 1
     assert torch.equal(layer(x), before)
-    assert not torch.allclose(copy(x), before)
+    assert not torch.allclose(other(x), before)
 
 
 @every_simulator
 def test_a_copy_measures_on_a_device_of_its_own(simulator):
     layer, x = quantum_layer(3, 2, simulator=simulator, shots=50, seed=0), angles(4, 3)
-    copy = deepcopy(layer)
-    assert copy.node is None or copy.node.device is not layer.node.device
-    assert torch.equal(copy(x), layer(x))  # each the first of the seed's: neither has used up the other's
+    other = deepcopy(layer)
+    assert other.node is None or other.node.device is not layer.node.device
+    assert torch.equal(other(x), layer(x))  # each the first of the seed's: neither has used up the other's
 
 
 def test_a_layer_starts_near_zero_and_from_torchs_generator():
@@ -391,6 +396,11 @@ def test_backpropagation_is_the_default_where_it_can_be_had(layer, simulator, sh
     [
         ({"shots": -1}, r"shots must be 0 \(exact\) or positive, got -1"),
         ({"shots": -1, "simulator": "default.qubit"}, r"shots must be 0 \(exact\) or positive, got -1"),
+        ({"shots": True}, "got True: give a whole number"),
+        ({"shots": True, "simulator": "lightning.qubit"}, "got True: give a whole number"),
+        ({"shots": 5, "seed": True}, "a seed must be a whole number from 0 to .* got True"),
+        ({"shots": 5, "seed": -1}, "a seed must be a whole number from 0 to .* got -1"),
+        ({"seed": 2**63, "simulator": "lightning.qubit"}, "a seed must be a whole number from 0 to"),
         (
             {"diff_method": "adjoint"},
             "has the methods 'backprop' and 'parameter-shift', got 'adjoint': that needs a PennyLane",
@@ -421,6 +431,8 @@ def test_a_method_that_the_device_does_not_have_is_refused(layer, options):
         ((0, 1), "needs n_qubits >= 1 and depth >= 0, got n_qubits=0, depth=1"),
         ((-2, 1), "got n_qubits=-2, depth=1"),
         ((2, -1), "got n_qubits=2, depth=-1"),
+        ((True, 1), "got n_qubits=True, depth=1: give whole numbers"),
+        ((2, False), "got n_qubits=2, depth=False: give whole numbers"),
         ((2, 1, "star"), "unknown entangler 'star': choose one of none, linear, ring, all"),
     ],
 )
@@ -439,6 +451,175 @@ def test_an_input_of_another_width_is_refused_with_its_shape(way, shape):
 def test_a_layer_of_more_qubits_than_memory_is_refused_by_a_sentence():
     with pytest.raises(MemoryError, match="40 qubits with depth 2"):
         QuantumLayer(40, 2)(torch.zeros(1, 40))
+
+
+# One rule for dtypes
+
+ENGINES = WAYS | {
+    "statevector, shots": {"shots": 20, "seed": 1},
+    "default.qubit, shots": {"simulator": "default.qubit", "shots": 20, "seed": 1},
+    "lightning, shots": {"simulator": "lightning.qubit", "shots": 20, "seed": 1},
+}
+LAYERS = {
+    **{f"layer on {name}": lambda options=options: QuantumLayer(3, 2, **options) for name, options in ENGINES.items()},
+    **{f"activation on {name}": lambda options=options: QuantumActivation(**options) for name, options in ENGINES.items()},
+    "scrambled": lambda: ScrambledLayer(3, 2),
+    "reuploading": lambda: ReuploadingLayer(3, 2),
+}
+every_layer = pytest.mark.parametrize("build", LAYERS.values(), ids=LAYERS)
+
+
+def rows_of(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    return angles(*(shape or (4, 3))).to(dtype)
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("rows", [4, 0])
+def test_every_layer_refuses_what_are_no_real_floating_point_numbers(build, dtype, rows):
+    with pytest.raises(TypeError, match=r"real floating-point numbers, got torch|Float\[Tensor"):  # ours, or a type checker's
+        build()(torch.ones(rows, 3, dtype=dtype))
+
+
+@every_layer
+@pytest.mark.parametrize("layers", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rows", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_every_layer_answers_in_the_wider_precision_of_input_and_weights(build, layers, rows):
+    layer, x = build().to(layers), rows_of(rows).requires_grad_()
+    weights = list(layer.parameters())
+    value = layer(x)
+    assert value.dtype == (torch.promote_types(layers, rows) if weights else rows)
+    value.sum().backward()
+    assert [leaf.grad.dtype for leaf in (x, *weights)] == [leaf.dtype for leaf in (x, *weights)]
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_every_layer_computes_rows_of_another_dtype_as_its_own_of_the_same_numbers(build, dtype):
+    torch.manual_seed(0)
+    layer, x = build(), rows_of(torch.bfloat16).to(dtype)  # the same numbers in all of them, but for the range of a half
+    wide = torch.promote_types(dtype, torch.float32)
+    expected = deepcopy(layer).to(wide)(x.to(wide))
+    torch.testing.assert_close(layer(x).to(wide), expected, atol=1e-2 if layer(x).dtype == dtype != wide else 1e-6, rtol=0)
+
+
+@every_layer
+def test_autocast_changes_no_value_and_no_dtype(build):
+    torch.manual_seed(0)
+    layer, x = build(), rows_of(torch.float32)
+    expected = deepcopy(layer)(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = layer(x)
+    assert torch.equal(found, expected) and found.dtype == torch.float32
+
+
+# Angles that are none
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("options", ENGINES.values(), ids=ENGINES)
+def test_an_angle_that_is_not_finite_is_refused_with_its_place_or_gives_nan_in_its_row_alone(options, value):
+    layer, x = QuantumLayer(3, 2, **options), rows_of(torch.float32, 2, 4, 3)
+    x[1, 2, 0] = value
+    if layer.diff_method == "backprop":  # what torch itself computes
+        bad = layer(x).isnan().any(-1)
+        assert bad[1, 2] and bad.sum() == 1
+    else:
+        with pytest.raises(ValueError, match=rf"the angle x\[1, 2, 0\] is {value}"):
+            layer(x)
+
+
+@pytest.mark.parametrize("options", ENGINES.values(), ids=ENGINES)
+def test_a_weight_that_is_not_finite_is_refused_with_its_place_or_gives_nan(options):
+    layer = QuantumLayer(3, 2, **options)
+    with torch.no_grad():
+        layer.theta[1, 2] = float("nan")
+    if layer.diff_method == "backprop":
+        assert layer(rows_of(torch.float32)).isnan().any(-1).all()
+    else:
+        with pytest.raises(ValueError, match=r"the angle theta\[1, 2\] is nan"):
+            layer(rows_of(torch.float32))
+
+
+@pytest.mark.parametrize("options", ENGINES.values(), ids=ENGINES)
+def test_an_activation_refuses_an_angle_that_is_not_finite_or_answers_nan_there(options):
+    activation, theta = QuantumActivation(**options), rows_of(torch.float32, 2, 3)
+    theta[1, 2] = float("inf")
+    if activation.diff_method == "backprop":
+        assert activation(theta).isnan().nonzero().tolist() == [[1, 2]]
+    else:
+        with pytest.raises(ValueError, match=r"the angle x\[1, 2, 0\] is inf"):
+            activation(theta)
+
+
+# Saved whole, copied, sent away
+
+
+def saved(module):
+    """What `torch.save` and `torch.load` make of a whole module."""
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@every_layer
+@pytest.mark.parametrize("again", [saved, lambda layer: pickle.loads(pickle.dumps(layer)), deepcopy, copy])
+@pytest.mark.parametrize("called", [False, True])
+def test_every_layer_is_saved_and_copied_whole_with_its_values_and_gradients(build, again, called):
+    torch.manual_seed(0)
+    layer, x = build(), rows_of(torch.float32).requires_grad_()
+    if called and again is not copy:  # which shares what has been drawn
+        layer(x).sum().backward()
+    torch.manual_seed(0)
+    other, fresh = again(layer), build()
+    found, expected = (value_and_gradients(lambda m=m: m(x), x, *m.parameters()) for m in (other, fresh))
+    assert all(map(torch.equal, found, expected))
+    assert other.state_dict().keys() == layer.state_dict().keys()
+
+
+def test_a_device_that_cannot_be_pickled_is_refused_by_a_sentence_and_shared_by_copies():
+    device = qml.device("lightning.qubit", wires=2)
+    layer, x = QuantumLayer(2, 1, simulator=device), rows_of(torch.float32, 4, 2)
+    layer(x)  # a device that has computed holds a state
+    for save in (saved, pickle.dumps):
+        with pytest.raises(pickle.PicklingError, match=r"lightning.qubit.* cannot be pickled .*: give the layer its name"):
+            save(layer)
+    assert deepcopy(layer).node.device is device
+    assert torch.equal(deepcopy(layer)(x), layer(x))
+
+
+def test_a_device_that_can_be_pickled_goes_with_its_layer():
+    layer, x = QuantumLayer(2, 1, simulator=qml.device("default.qubit", wires=2)), rows_of(torch.float32, 4, 2)
+    assert torch.equal(saved(layer)(x), layer(x))
+
+
+def values(module, x):
+    return module(x).detach()
+
+
+def test_layers_and_networks_go_to_spawned_workers():
+    torch.manual_seed(0)
+    sent = [(QuantumLayer(2, 1, **options), rows_of(torch.float32, 4, 2)) for options in ENGINES.values()]
+    sent += [(BinaryClassifier("quantum"), torch.rand(2, 1, 28, 28))]
+    expected = [values(deepcopy(module), x) for module, x in sent]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.starmap(values, sent)
+    assert all(map(torch.equal, found, expected))
+
+
+# Exported and traced
+
+OPAQUE = {name: options for name, options in ENGINES.items() if options}
+
+
+@pytest.mark.parametrize("layer", [QuantumActivation, lambda **options: QuantumLayer(3, 2, **options)])
+@pytest.mark.parametrize("options", OPAQUE.values(), ids=OPAQUE)
+@pytest.mark.parametrize("trace", [torch.export.export, torch.jit.trace])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_what_torch_does_not_compute_itself_is_not_exported_or_traced(layer, options, trace):
+    with pytest.raises(RuntimeError, match=re.escape("cannot be exported or traced, only what torch computes itself: take")):
+        trace(layer(**options), (rows_of(torch.float32),))
 
 
 # The controls

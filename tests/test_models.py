@@ -1,5 +1,6 @@
 """The networks: their shapes, and what the twins have in common and not, in their heads and in their middles."""
 
+import pickle
 from functools import partial
 from math import pi
 
@@ -380,3 +381,58 @@ def test_more_qubits_than_features_or_none_are_refused(build, features, beyond):
     n_qubits = features + 1 if beyond == 1 else beyond
     with pytest.raises(ValueError, match=f"n_qubits must be between 1 and the {features} features, got {n_qubits}"):
         build(n_qubits=n_qubits)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("n_qubits", [4, 7])
+@pytest.mark.parametrize("ending", MIDDLES)
+def test_an_exported_network_is_the_network_for_any_number_of_rows(ending, n_qubits, strict):
+    head = Dressed(8, 2, ending, n_qubits) if ending != "-random" else Dressed(8, 2, ending, 3)
+    exported = torch.export.export(
+        head, (rows(3, 8),), dynamic_shapes={"input": {0: torch.export.Dim("batch")}}, strict=strict
+    )
+    for number in (3, 5):
+        torch.testing.assert_close(exported.module()(rows(number, 8)), head(rows(number, 8)))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "error::torch.jit.TracerWarning")
+@pytest.mark.parametrize("n_qubits", [4, 7])
+@pytest.mark.parametrize("ending", ["-Q", "-Q-Ent", "-sine", "-mlp"])
+def test_a_traced_network_is_the_network_for_any_number_of_rows_and_can_be_saved(ending, n_qubits, tmp_path):
+    head = Dressed(8, 2, ending, n_qubits)
+    torch.jit.trace(head, rows(3, 8)).save(tmp_path / "head.pt")
+    traced = torch.jit.load(tmp_path / "head.pt")
+    for number in (3, 5):
+        torch.testing.assert_close(traced(rows(number, 8)), head(rows(number, 8)))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("n_qubits", [4, 7])
+def test_a_compiled_network_has_the_values_and_gradients_of_the_network(n_qubits):
+    head, x = Dressed(8, 2, "-Q-Ent", n_qubits), rows(3, 8)
+    compiled = torch.compile(head, backend="aot_eager", fullgraph=True)
+    found, expected = (
+        [value := model(x), *torch.autograd.grad(value.square().sum(), list(head.parameters()))] for model in (compiled, head)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_whole_classifier_is_saved_and_goes_on_training(head, tmp_path):
+    model = classifier(head)
+    torch.save(model, tmp_path / "model.pt")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    assert torch.equal(loaded(images()), model(images()))
+    loaded(images()).sum().backward()
+    assert all(parameter.grad is not None for parameter in loaded.parameters())
+    assert pickle.loads(pickle.dumps(HEADS[head]))().state_dict() == {}
+
+
+@pytest.mark.parametrize("ending", MIDDLES)
+@pytest.mark.parametrize("size", [{"n_qubits": True}, {"depth": True}, {"depth": -1}])
+def test_a_head_of_no_size_is_refused(ending, size):
+    ((name, value),) = size.items()
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        Dressed(8, 2, ending, **size)

@@ -10,6 +10,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call, jacfwd, jacrev
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -207,6 +210,90 @@ def test_a_model_that_predicted_in_inference_mode_can_be_trained_afterwards(fres
     assert_equal_to_pennylane(forced(block_qubits), x, theta, "ring")
 
 
+class Circuit(torch.nn.Module):
+    """What tracers take."""
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.theta = torch.nn.Parameter(torch.full((2, n), 0.3))
+
+    def forward(self, x):
+        return statevector.expval_z(x, self.theta)
+
+
+def by_set_default(setter, value, before):
+    """A call with a default of torch's set for the process."""
+
+    def run(module, x):
+        setter(value)
+        try:
+            return module(x)
+        finally:
+            setter(before)
+
+    return run
+
+
+def faked(module, x):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return module(x)
+
+
+def born_fake(module, x):
+    with FakeTensorMode():
+        return Circuit(x.shape[-1])(torch.zeros(x.shape)).sum().backward()
+
+
+def on_meta(module, x):
+    with torch.device("meta"):
+        return Circuit(x.shape[-1])(torch.zeros(x.shape))
+
+
+def traced(module, x):
+    return make_fx(lambda theta, x: functional_call(module, {"theta": theta}, (x,)), tracing_mode="symbolic")(module.theta, x)
+
+
+TRACERS = {
+    "export": lambda module, x: torch.export.export(module, (x,)),
+    "strict export": lambda module, x: torch.export.export(module, (x,), strict=True),
+    "compile": lambda module, x: torch.compile(module, backend="aot_eager", fullgraph=True)(x),
+    "jit.trace": torch.jit.trace,
+    "make_fx": traced,
+    "fake tensors": faked,
+    "a fake module": born_fake,
+    "meta tensors": on_meta,
+    "meta as default": by_set_default(torch.set_default_device, "meta", None),
+    "half as default": by_set_default(torch.set_default_dtype, torch.float16, torch.float32),
+    "inference mode": torch.inference_mode()(lambda module, x: module(x)),
+    "vmap of jacrev": lambda module, x: torch.vmap(jacrev(module))(x),
+    "vmap of jacfwd": lambda module, x: torch.vmap(jacfwd(module))(x),
+}
+untold = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "error::torch.jit.TracerWarning")
+
+
+@untold
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("n", [3, 5, 7])  # one table for all layers, a table for each, blocks
+@pytest.mark.parametrize("tracer", TRACERS.values(), ids=TRACERS)
+def test_whoever_asks_first_for_the_constants_others_compute_and_train_with_them(fresh_tables, tracer, n):
+    tracer(Circuit(n), torch.zeros(2, n))
+    x, theta = circuit(n, 2, 2)
+    assert_equal_to_pennylane(statevector.expval_z, x, theta, "ring")
+    single = x.detach().float().requires_grad_(), theta.detach().float().requires_grad_()
+    found = value_and_gradients(statevector.expval_z, *single)
+    assert all(type(tensor) is torch.Tensor and not tensor.is_inference() for tensor in found)
+    torch.testing.assert_close(found[0].double(), statevector.expval_z(x, theta).detach(), atol=1e-5, rtol=0)
+
+
+def test_constants_are_remembered(fresh_tables, monkeypatch):
+    made = []
+    kept = statevector.cnot_pairs
+    monkeypatch.setattr(statevector, "cnot_pairs", lambda *size: made.append(size) or kept(*size))
+    for _ in range(3):
+        statevector.expval_z(*circuit(7, 2, 2))
+    assert made and len(made) == len(set(made))
+
+
 @pytest.mark.parametrize("function", [statevector.expval_z, statevector.state])
 @pytest.mark.parametrize("n", [3, 8])
 def test_weights_of_another_width_than_the_inputs_are_refused(function, n):
@@ -346,6 +433,140 @@ def test_measured_means_are_the_exact_values():
     exact = statevector.measured_z(psi[0])
     standard_error = ((1 - exact**2) / (20 * 3000)).sqrt()
     assert ((values.mean(0) - exact).abs() < 5 * standard_error).all()
+
+
+def product_states(n: int, *batch: int, dtype=torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    """States of qubits that know nothing of each other, and their ⟨Z⟩ by hand."""
+    x = torch.linspace(-1.5, 1.4, max(1, prod(batch)) * n, dtype=dtype).reshape(*batch, n)
+    return statevector.encoded(x), -torch.sin(x.double())
+
+
+@pytest.mark.parametrize(("n", "batch"), [(1, 5), (4, 64), (6, 64), (7, 64), (10, 64), (11, 64), (14, 9), (18, 2), (22, 1)])
+def test_in_float32_z_is_the_float64_sum_over_the_same_state(n, batch):
+    psi, closed = product_states(n, batch)
+    found, expected = statevector.measured_z(psi), statevector.measured_z(psi.double())
+    assert (found.double() - expected).abs().max() < (5e-7 if n <= 6 else 2.5e-7)
+    assert (expected - closed).abs().max() < 1e-6
+    of_complex = statevector.measured_z(torch.complex(psi * 0.6, psi * 0.8))
+    assert (of_complex.double() - expected).abs().max() < 7e-7
+
+
+@pytest.mark.parametrize("n", [7, 12, 18])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_in_float32_values_and_gradients_of_one_wide_row_are_float64s(n, depth):
+    single = circuit(n, depth, 1, dtype=torch.float32)
+    double = [angles.detach().double().requires_grad_() for angles in single]
+    found, exact = (value_and_gradients(statevector.expval_z, *angles, "none") for angles in (single, double))
+    torch.testing.assert_close([tensor.double() for tensor in found], list(exact), atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [1, 2, 6, 16, 18, 20, 22])
+def test_shots_are_unbiased_at_every_width(n, dtype):
+    shots, (psi, closed) = 50_000, product_states(n, 2, dtype=dtype)
+    means = statevector.measured_z(psi, shots, torch.Generator().manual_seed(0))
+    standard_errors = (means - closed) / ((1 - closed**2) / shots).sqrt()
+    assert means.dtype == dtype
+    assert standard_errors.abs().max() < 4.5
+    assert standard_errors.square().mean().sqrt() < 1.8  # about 1, from at least two numbers
+
+
+def test_shots_are_drawn_over_all_of_a_wide_float32_state():
+    """Were probabilities added up in float32, the last of these equal amplitudes would never be seen."""
+    n, shots = 20, 20_000
+    psi = torch.full((2**n,), 2 ** (-n / 2))
+    means = statevector.measured_z(psi, shots, torch.Generator().manual_seed(0))
+    assert means.abs().max() < 4.5 / shots**0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
+@pytest.mark.parametrize("shots", [1, 7])
+@pytest.mark.parametrize("n", [1, 3])
+def test_one_state_is_measured_as_a_batch_of_one(dtype, n, shots):
+    psi = random_states(n, dtype=dtype)
+    alone, batch = (statevector.measured_z(p, shots, torch.Generator().manual_seed(0)) for p in (psi, psi.unsqueeze(0)))
+    assert alone.shape == (n,) and torch.equal(alone, batch[0])
+
+
+def test_a_basis_state_is_always_measured_as_what_it_is():
+    psi = torch.eye(8)
+    assert torch.equal(statevector.measured_z(psi, 50), statevector.measured_z(psi))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_a_state_that_cannot_be_measured_is_refused_with_its_place(n, value):
+    psi = random_states(n, 2, 3, dtype=torch.float64)
+    psi[1, 2] *= value
+    with pytest.raises(ValueError, match=r"the state psi\[1, 2\] is zero, NaN or infinite and cannot be measured"):
+        statevector.measured_z(psi, 10)
+    with pytest.raises(ValueError, match="the state psi is zero, NaN or infinite and cannot be measured"):
+        statevector.measured_z(psi[1, 2], 10)
+
+
+@pytest.mark.parametrize("shots", [0, 10])
+@pytest.mark.parametrize("shape", [(3,), (2, 6), (1,), (4, 1)])
+def test_what_are_no_states_of_qubits_are_refused_with_their_shape(shots, shape):
+    with pytest.raises(ValueError, match=r"2\*\*n amplitudes in their last dimension, got the shape \("):
+        statevector.measured_z(torch.ones(shape), shots)
+
+
+@pytest.mark.parametrize("shots", [True, -1])
+def test_what_is_no_number_of_shots_is_refused(shots):
+    with pytest.raises(ValueError, match=f"shots must be 0 .exact. or positive, got {shots}: give a whole number"):
+        statevector.measured_z(torch.ones(2), shots)
+
+
+# One rule for dtypes
+
+FUNCTIONS = {  # of two sets of angles
+    "expval_z": lambda x, y: statevector.expval_z(x, y.unsqueeze(0)),
+    "state": lambda x, y: statevector.state(x, y.unsqueeze(0)),
+    "by keywords": lambda x, y: statevector.expval_z(x=x, theta=y.unsqueeze(0)),
+    "rotated": lambda x, y: statevector.rotated(statevector.encoded(x), y),
+    "entangled": lambda x, y: statevector.entangled(statevector.rotated(statevector.encoded(x), y)),
+    "measured_z": lambda x, y: statevector.measured_z(statevector.rotated(statevector.encoded(x), y)),
+    "measured_z with shots": lambda x, y: statevector.measured_z(statevector.rotated(statevector.encoded(x), y), 4),
+    "phased": lambda x, y: statevector.phased(statevector.encoded(x).to(torch.complex64), y.expand(2, 3)),
+}
+every_function = pytest.mark.parametrize("name", FUNCTIONS)
+precisions = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
+
+@every_function
+@pytest.mark.parametrize("first", precisions)
+@pytest.mark.parametrize("second", precisions)
+def test_every_function_answers_in_the_widest_precision_of_its_tensors(name, first, second):
+    x, y = (angles.detach() for angles in circuit(3, 0, 2)[:1] * 2)
+    found = FUNCTIONS[name](x.to(first), y[0].to(second))
+    given = torch.float32 if name == "phased" else first  # that of complex64
+    expected = torch.promote_types(given, second)
+    assert found.dtype == (expected.to_complex() if name == "phased" else expected)
+
+
+@every_function
+def test_every_function_refuses_angles_that_are_no_real_floating_point_numbers(name):
+    for x, y in ((torch.ones(2, 3).long(), torch.ones(3)), (torch.ones(2, 3), torch.ones(3).bool())):
+        with pytest.raises(TypeError, match=r"angles .*, got torch\.(int64|bool): convert them"):
+            FUNCTIONS[name](x, y)
+    with pytest.raises(TypeError, match=r"angles .*, got torch\.complex128: convert them"):
+        FUNCTIONS[name](torch.ones(2, 3), torch.ones(3).to(torch.complex128))
+
+
+def test_states_of_integers_are_refused():
+    for shots in (0, 5):
+        with pytest.raises(TypeError, match=r"states must be of floating-point or complex numbers .*, got torch.int64"):
+            statevector.measured_z(torch.tensor([0, 1]), shots)
+
+
+@every_function
+def test_every_function_computes_in_full_precision_under_autocast(name):
+    x, y = (angles.detach().float() for angles in circuit(3, 0, 2)[:1] * 2)
+    torch.manual_seed(0)
+    expected = FUNCTIONS[name](x, y[0])
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(FUNCTIONS[name](x, y[0]), expected)
 
 
 # Gate by gate
