@@ -76,7 +76,10 @@ class Session(AwsSession):
                 self.budget.note(id, answer)
                 return answer
             self._fetch(id, answer, account)
-        return {"quantumTaskArn": arn, "status": "COMPLETED", "outputS3Bucket": "kept", "outputS3Directory": id}
+        # Braket's software asks for the place in the queue when it saw a task queued, which may have ended in between.
+        queue = {"queue": "QUANTUM_TASKS_QUEUE", "queuePriority": "Normal", "position": "None"}
+        kept = {"outputS3Bucket": "kept", "outputS3Directory": id}
+        return {"quantumTaskArn": arn, "status": "COMPLETED", "queueInfo": queue} | kept
 
     def _fetch(self, id: str, answer: dict[str, Any], account: str) -> None:
         bucket, folder = answer["outputS3Bucket"].replace(NOBODY, account), answer["outputS3Directory"]

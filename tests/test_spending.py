@@ -18,7 +18,7 @@ import pytest
 import torch
 from botocore.config import Config
 from botocore.loaders import JSONFileLoader
-from braket.aws import AwsDevice, AwsSession
+from braket.aws import AwsDevice, AwsQuantumTask, AwsSession
 from braket.circuits import Circuit, Observable
 from braket.tracking import Tracker
 
@@ -72,6 +72,13 @@ def gradients(device, open_budget: Budget | None, start: float = 0.3, shots: int
     x = torch.tensor([[0.5, 1.1]], requires_grad=True)
     layer(x).sum().backward()
     return torch.cat([x.grad.flatten(), layer.theta.grad.flatten()])
+
+
+def test_a_task_that_ends_while_its_place_in_the_queue_is_asked_for_has_none(record):
+    with cloud(), budget(SV1, record) as open_budget:
+        gradients(SV1, open_budget)
+        task = AwsQuantumTask(open_budget.session.arn(next(iter(open_budget.record.tasks))), open_budget.session)
+        assert task.queue_position().queue_position is None
 
 
 def spent_in(record: Path) -> float:

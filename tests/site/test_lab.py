@@ -71,7 +71,8 @@ def test_jupyterlab_shows_the_numbers_of_a_chapter_and_no_raw_markup(notebook):
         assert f"{found[name].value:{form}}".replace("-", "−") in sentence.inner_text()
     shown = notebook.locator(".jp-Notebook")
     expect(shown).to_contain_text("Parameterized quantum circuits")
-    expect(shown).not_to_contain_text(re.compile(r"<!--|\{glue|\{admonition\}|:::"))  # waits until all is drawn
+    raw = re.compile(r"<!--|\{glue|\{admonition\}|:::")
+    expect(shown).not_to_contain_text(raw, use_inner_text=True, timeout=30_000)  # waits until all is drawn
 
 
 def test_jupyterlab_shows_what_a_cell_found_as_a_table(notebook):
