@@ -74,7 +74,8 @@ def run(
 
     Raises:
         ParameterError, ChapterError: before a kernel starts.
-        RunError: a cell failed, the kernel died, or the result could not be written.
+        RunError: a cell failed, the kernel died, or the result could not be written; or it was, and a sentence quotes what
+            there is not.
     """
     path = find(chapter)
     declared = parameters.of(path)
@@ -113,7 +114,11 @@ def run(
             error.add_note(left)
             raise
         raise RunError(f"{_told(path.stem, error)}\n{left}") from error
-    results.put_numbers(notebook)
+    try:
+        results.put_numbers(notebook)
+    except ChapterError as error:  # a sentence is no reason to lose a run
+        written = _write(record(), output, overwrite)
+        raise RunError(f"{error}\nThe run itself is whole and written: {written}; sentences have other numbers.") from None
     return _write(record(), output, overwrite)
 
 

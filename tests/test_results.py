@@ -151,6 +151,17 @@ def test_a_format_that_does_not_fit_is_refused_and_nothing_is_written(default):
     assert default.read_text() == before
 
 
+@pytest.mark.parametrize("quote", ["<!--=double:s-->", "<!--=foundations/nowhere::x-->"], ids=["format", "chapter"])
+def test_a_sentence_that_cannot_be_written_loses_no_run(chapter, tmp_path, quote):
+    notebook = nbformat.read(chapter, as_version=4)
+    notebook.cells[-1].source = quote
+    nbformat.write(notebook, chapter)
+    with pytest.raises(runs.RunError, match=r"The run itself is whole and written: .*out\.ipynb"):
+        runs.run(str(chapter), {"x": "4"}, tmp_path / "out.ipynb")
+    assert of(tmp_path / "out.ipynb")["double"].value == 8.0 and record(tmp_path / "out.ipynb")["finished"]
+    assert "This run has x = 4 " in shown(tmp_path / "out.ipynb")
+
+
 def test_a_notebook_without_a_record_has_none(write_notebook, tmp_path):
     path = write_notebook(tmp_path / "a.ipynb", "1 + 1")
     assert record(path) == {} and of(path) == {}
