@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hqnn_utils import catalogue, parameters, results
+from hqnn_utils.datasets import catalogue
+from hqnn_utils.notebooks import parameters, results
 
 # Kernels run in their notebook's folder, where a relative data root would point elsewhere.
 if os.environ.get("HQNN_DATA"):
@@ -86,7 +87,7 @@ def missing_data(notebook: Path) -> str:
     """Why a chapter cannot be run here with its default parameters; empty if it can."""
     declared = {name: p.default for name, p in parameters.of(notebook).items()}
     names = declared.get("datasets", [declared[one] for one in ("dataset",) if one in declared])
-    for name in catalogue.catalogue() if names == ["any"] else names:
+    for name in catalogue.entries() if names == ["any"] else names:
         if "missing" in catalogue.verify(name).values():  # altered files are no reason to skip: the chapter will say so
             return f"{name} is not under {catalogue.root()}: `hqnn data fetch {name}`"
     return ""

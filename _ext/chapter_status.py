@@ -3,7 +3,7 @@
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from hqnn_utils import results, runs
+from hqnn_utils.notebooks import results, runs
 
 HEAD = ("chapter", "run on", "wall time", "cores", "versions")
 

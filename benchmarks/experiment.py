@@ -19,9 +19,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from hqnn_utils import backbone, photos, tasks
-from hqnn_utils.circuits import expval_z, layered
-from hqnn_utils.models import network
+from hqnn_utils.datasets import backbone, photos
+from hqnn_utils.learning import tasks
+from hqnn_utils.learning.models import network
+from hqnn_utils.quantum.circuits import expval_z, layered
 
 HERE = Path(__file__).parent
 PHOTOGRAPHS = ("hymenoptera", "brain_tumor", "chessman")
@@ -89,7 +90,7 @@ def per_seed(seeds: int, rounds: int, steps: int = 40) -> dict:
 def main(seeds: int, rounds: int, threads: int):
     """Time the third experiment, and write experiment.json and experiment.md."""
     torch.set_num_threads(threads)
-    sets = [photos.photos(name) for name in PHOTOGRAPHS]
+    sets = [photos.published(name) for name in PHOTOGRAPHS]
     with tempfile.TemporaryDirectory() as folder:
         features_s = timed(lambda: [backbone.features(photographs, cache=Path(folder)) for photographs in sets])
     torch.set_num_threads(1)  # the operations are small: a second thread would mostly wait

@@ -49,7 +49,7 @@ CHOICES = [
         for n, depth in ((4, 1), (2, 3), (4, 2), (3, 3), (5, 2))
     ),
 ]
-"""Constant of `hqnn_utils.statevector`, the values it is timed at, size."""
+"""Constant of `hqnn_utils.quantum.statevector`, the values it is timed at, size."""
 
 CAPTIONS = {
     "batch": ("Batch, with n = 4 and depth 2", "batch"),

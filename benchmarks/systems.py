@@ -1,6 +1,6 @@
 """Every way of computing the reference layer that the benchmark compares, all in one shape.
 
-The reference layer is `hqnn_utils.circuits.layered`: H and R_Y(x_i) on each of n qubits, then `depth` times [CNOT ring,
+The reference layer is `quantum.circuits.layered`: H and R_Y(x_i) on each of n qubits, then `depth` times [CNOT ring,
 R_Y(theta_li)], read out as ⟨Z_i⟩. A *step* is one forward and backward pass of the sum of its outputs, with gradients to
 inputs and weights, in float32 wherever the system allows. The peers are imported where they are used, since only their own
 environment has them.
@@ -18,9 +18,9 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils import vector_to_parameters
 
-from hqnn_utils import statevector
-from hqnn_utils.circuits import cnot_pairs, expval_z, layered
-from hqnn_utils.layers import QuantumLayer
+from hqnn_utils.quantum import statevector
+from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, layered
+from hqnn_utils.quantum.layers import QuantumLayer
 
 TOLERANCE = 1e-4
 """What float32 may deviate from the definition in float64, in units of the largest entry (and of 1)."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 import psutil
 
-from hqnn_utils import parameters, results, runs
 from hqnn_utils.errors import BookError
+from hqnn_utils.notebooks import parameters, results, runs
 
 
 class Stopped(SystemExit):
@@ -107,10 +107,10 @@ def numbers(pages) -> None:
 @click.option("--arn", default="", help="Another processor than that of the list, by the name Braket gives it.")
 def devices_(arn) -> None:
     """Every device that circuits can run on: whether it can be used here, why not, and what it costs."""
-    from hqnn_utils.devices import device, devices, state
+    from hqnn_utils.hardware.devices import device, listed, state
 
-    listed = {name: device(name, arn if name == "processor" else "") for name in devices()}
-    for name, entry in listed.items():
+    found = {name: device(name, arn if name == "processor" else "") for name in listed()}
+    for name, entry in found.items():
         now = state(entry)
         cost = str(entry.price)
         if cost != "free":
@@ -131,13 +131,13 @@ def data() -> None:
 @data.command("list")
 def list_() -> None:
     """Every data set: images, size, licence, and whether it is here."""
-    from hqnn_utils.catalogue import DataError, catalogue, root, verify
+    from hqnn_utils.datasets.catalogue import DataError, entries, root, verify
 
     try:
         place = root()
     except DataError as error:
         raise Refusal(error) from None
-    for name, entry in catalogue().items():
+    for name, entry in entries().items():
         if entry.embedded:
             there = f"bundled with {entry.embedded}"
         else:
@@ -152,7 +152,7 @@ def list_() -> None:
 @click.argument("name")
 def fetch(name) -> None:
     """Download what is missing or altered of data set NAME."""
-    from hqnn_utils.catalogue import entry, fetch, verify
+    from hqnn_utils.datasets.catalogue import entry, fetch, verify
 
     fetch(name)
     click.echo(f"{name}: {len(verify(name))} file(s) intact in {entry(name).embedded or entry(name).folder}")
@@ -162,7 +162,7 @@ def fetch(name) -> None:
 @click.argument("name")
 def verify_(name) -> None:
     """Compare every file of data set NAME with its SHA-256."""
-    from hqnn_utils.catalogue import verify
+    from hqnn_utils.datasets.catalogue import verify
 
     states = verify(name)
     many = len(states) > 20
@@ -179,14 +179,16 @@ def verify_(name) -> None:
 @click.argument("name")
 def audit_(name) -> None:
     """Find pictures that photographs of data set NAME show more than once, within and between its splits."""
-    from hqnn_utils.photos import audit, clean, photos, pictures
+    from hqnn_utils.datasets.photos import audit, clean, pictures, published
 
-    published = photos(name)
-    same = pictures(published.paths)
-    table = audit(published, same)
+    photographs = published(name)
+    same = pictures(photographs.paths)
+    table = audit(photographs, same)
     click.echo(table.to_string())
     files, leaked = table.loc["test", ["files", "in other split"]].sum()
     click.echo(f"{leaked} of {files} test images show a picture that is among the training images, pixel by pixel")
     if leaked:
-        left = len(clean(published, same).of("test"))
-        click.echo(f"hqnn_utils.photos.clean gives a split without identical pictures on both sides, with {left} test images")
+        left = len(clean(photographs, same).of("test"))
+        click.echo(
+            f"hqnn_utils.datasets.photos.clean gives a split without identical pictures on both sides, with {left} test images"
+        )

@@ -15,3 +15,7 @@ class BookError(Exception):
 
 class ChapterError(BookError):
     """A chapter that cannot be found, run or written; the message says what to do."""
+
+
+class DataError(BookError):
+    """A data set, or a request for part of one, that cannot be had; the message says what to do."""

@@ -13,7 +13,7 @@ from uuid import uuid4
 import platformdirs
 import psutil
 
-from hqnn_utils.errors import ChapterError
+from hqnn_utils.errors import ChapterError, DataError
 
 PACKAGE = Path(__file__).parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
@@ -51,6 +51,23 @@ def read_notebook(path: Path) -> dict:
 def cache() -> Path:
     """The folder for what can be fetched or computed again: `data/cache/` of the checkout, else the user's cache folder."""
     return CHECKOUT / "data" / "cache" if CHECKOUT else platformdirs.user_cache_path("hqnn")
+
+
+def root() -> Path:
+    """The data root: `$HQNN_DATA` if set and not empty, else `cache()`; absolute.
+
+    Raises:
+        DataError: `$HQNN_DATA` cannot be the name of a folder here.
+    """
+    given = os.environ.get("HQNN_DATA") or cache()
+    try:
+        folder = Path(given).expanduser().absolute()
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError("it is a file")
+    except (RuntimeError, OSError) as error:  # no such user; too long a name, or one that may not be looked up
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"HQNN_DATA is {given!s:.80}, which cannot be used: {why}; set it to a folder") from None
+    return folder
 
 
 @contextmanager

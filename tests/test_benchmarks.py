@@ -107,7 +107,7 @@ def experiment():
 def test_the_plain_loop_trains_the_network_that_is_trained_at_once(experiment):
     import torch
 
-    from hqnn_utils.models import network
+    from hqnn_utils.learning.models import network
 
     textbook, ours = experiment.textbook(), network("ResNet18-Q-Ent", 2)
     for theirs, mine in zip(textbook.parameters(), ours.parameters(), strict=True):

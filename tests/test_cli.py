@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from hqnn_utils.results import record_in
+from hqnn_utils.notebooks.results import record_in
 
 HQNN = Path(sys.executable).parent / "hqnn"
 PARAMETERS = "epochs: int = 3  # passes over the images, in [1, 9]\ndataset: str = 'mnist'  # in {mnist, digits}"
@@ -23,8 +23,8 @@ def hqnn(*arguments, **environment) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def chapter(write_notebook, tmp_path):
-    check = "from hqnn_utils.parameters import check_parameters\ncheck_parameters(globals())"
-    glueing = "from hqnn_utils.results import glue\nglue('epochs_seen', epochs, 'passes')"
+    check = "from hqnn_utils.notebooks.parameters import check_parameters\ncheck_parameters(globals())"
+    glueing = "from hqnn_utils.notebooks.results import glue\nglue('epochs_seen', epochs, 'passes')"
     return write_notebook(tmp_path / "small.ipynb", check, glueing, parameters=PARAMETERS)
 
 
@@ -123,9 +123,13 @@ def test_a_run_prints_its_results_and_where_it_was_written(chapter, tmp_path):
 
 FAILURES = {
     "an error of its own code": ("1 / 0", "ZeroDivisionError: division by zero", True),
-    "a data set that is not there": ("from hqnn_utils.data import load; load('cifar')", "DataError: unknown data set", False),
+    "a data set that is not there": (
+        "from hqnn_utils.datasets.digits import load; load('cifar')",
+        "DataError: unknown data set",
+        False,
+    ),
     "a refused parameter": (
-        "epochs = 99\nfrom hqnn_utils.parameters import check_parameters; check_parameters(globals())",
+        "epochs = 99\nfrom hqnn_utils.notebooks.parameters import check_parameters; check_parameters(globals())",
         "ParameterError: parameter epochs = 99 refused",
         False,
     ),

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted((ROOT / "hqnn_utils").glob("*.py"))
-each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+PACKAGE = ROOT / "hqnn_utils"
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+WINGS = [folder.name for folder in sorted(PACKAGE.iterdir()) if (folder / "__init__.py").is_file()]
+each_module = pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +82,24 @@ def imports(path: Path) -> set[str]:
 
 
 def reached(path: Path) -> set[str]:
-    """The stems of all modules of the package that a module leads to, itself included."""
+    """The names of all modules of the package that a module leads to."""
     found, waiting = set(), [path]
     while waiting:
-        module = waiting.pop()
-        if module.stem not in found:
-            found.add(module.stem)
-            waiting += [other for other in MODULES if f"hqnn_utils.{other.stem}" in imports(module)]
+        new = {name for name in imports(waiting.pop()) if name in MODULES} - found
+        found |= new
+        waiting += [MODULES[name] for name in new]
     return found
+
+
+def wing(name: str) -> str:
+    """The wing of a module, or the module itself where it stands beside the wings."""
+    return name.split(".")[1]
+
+
+def arrows() -> set[tuple[str, str]]:
+    """Which wing, or module beside them, imports which."""
+    found = {(wing(name), wing(other)) for name, path in MODULES.items() for other in imports(path) if other in MODULES}
+    return {(one, other) for one, other in found if one != other}
 
 
 def accounts(text: str) -> list[str]:
@@ -118,7 +130,7 @@ def test_no_tracked_text_tells_of_an_account(texts):
 
 @each_module
 def test_no_module_leads_to_the_command_line(path):
-    assert path.stem == "cli" or "cli" not in reached(path)
+    assert path.stem == "cli" or "hqnn_utils.cli" not in reached(path)
 
 
 @each_module
@@ -126,14 +138,49 @@ def test_no_module_imports_a_chapter_or_a_test(path):
     assert not {"book", "tests"} & {name.partition(".")[0] for name in imports(path)}
 
 
-@pytest.mark.parametrize("module", ["circuits", "gradients", "layers", "entanglement"])
-def test_circuits_and_gradients_do_not_know_that_data_sets_exist(module):
-    assert not {"data", "catalogue"} & reached(ROOT / "hqnn_utils" / f"{module}.py")
+@each_module
+def test_no_module_leads_to_itself(path):
+    assert ".".join(path.relative_to(ROOT).with_suffix("").parts) not in reached(path)
+
+
+def test_the_picture_of_the_wings_has_the_arrows_of_the_imports():
+    """But those to files, errors and checks, on which everything stands."""
+    picture = re.search(r"```mermaid\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)[1]
+    drawn = {(one, other) for other, one in re.findall(r"^    (\w+)(?:\[.*?\])? --> (\w+)", picture, re.M)}
+    assert drawn == {(one, other) for one, other in arrows() if other not in ("files", "errors", "checks")}
+
+
+@pytest.mark.parametrize("name", WINGS)
+def test_wings_stand_apart_but_for_those_they_are_built_on(name):
+    built_on = {"learning": {"quantum", "datasets"}, "hardware": {"quantum", "learning"}}
+    assert {other for one, other in arrows() if one == name} & set(WINGS) <= built_on.get(name, set())
+
+
+def test_nothing_but_the_wing_of_hardware_needs_its_extra():
+    extra = {"boto3", "botocore", "braket", "qiskit", "pennylane_qiskit"}
+    needing = {wing(name) for name, path in MODULES.items() if extra & {full.partition(".")[0] for full in imports(path)}}
+    assert needing == {"hardware"}
 
 
 def test_imports_are_followed_through_the_modules_between():
-    assert {"data", "catalogue"} <= reached(ROOT / "hqnn_utils" / "data.py")
-    assert {"layers", "circuits", "gradients"} <= reached(ROOT / "hqnn_utils" / "models.py")
+    assert "hqnn_utils.datasets.catalogue" in reached(PACKAGE / "datasets" / "digits.py")
+    assert "hqnn_utils.quantum.circuits" in reached(PACKAGE / "learning" / "models.py")
+
+
+@each_module
+def test_no_module_holds_a_function_of_its_own_name(path):
+    defined = [node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if hasattr(node, "name")]
+    assert path.stem not in defined
+
+
+def test_no_two_classes_have_one_name():
+    classes = [
+        node.name
+        for path in MODULES.values()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted(classes) == sorted(set(classes))
 
 
 @each_module

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from hqnn_utils import parameters, results, runs
+from hqnn_utils.notebooks import parameters, results, runs
 
 BOOK = Path(__file__).parents[2] / "book"
 PATHS = list(runs.chapters().values())

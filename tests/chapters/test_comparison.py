@@ -7,10 +7,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from hqnn_utils import runs
+from hqnn_utils.notebooks import runs
 
 REPOSITORY = Path(__file__).parents[2]
-SOURCE = "from hqnn_utils.results import glue\nimport random\nglue('x', 1.0 + {step}, tolerance=0.1)\nprint('y = {y}')"
+SOURCE = (
+    "from hqnn_utils.notebooks.results import glue\nimport random\nglue('x', 1.0 + {step}, tolerance=0.1)\nprint('y = {y}')"
+)
 
 
 def check(folder: Path, committed: dict, fresh: dict) -> subprocess.CompletedProcess:

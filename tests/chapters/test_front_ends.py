@@ -10,7 +10,7 @@ import pytest
 BIN = Path(sys.executable).parent
 PARAMETERS = "%%time\ntheta: float = {}  # the angle, in [-10, 10]\nshots: int = 10**2  # measurements, in [1, 1000]"
 CHAPTER = """
-from hqnn_utils.parameters import check_parameters
+from hqnn_utils.notebooks.parameters import check_parameters
 check_parameters(globals())
 print(f"result {theta + 1}")
 """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hqnn_utils import parameters, results, runs
-from hqnn_utils.emulator import serving
+from hqnn_utils.hardware.emulator import serving
+from hqnn_utils.notebooks import parameters, results, runs
 
 BIN = Path(sys.executable).parent
 EXPERIMENTS = [path for path in runs.chapters().values() if path.parent.name in ("experiments", "evidence")]

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import torch
 
-from hqnn_utils import devices, spending
-from hqnn_utils.layers import QuantumLayer
+from hqnn_utils.hardware import devices
+from hqnn_utils.hardware.budget import Budget
+from hqnn_utils.quantum.layers import QuantumLayer
 
 CIRCUITS = 18  # two rows, each with its value and two shifts of four angles
 
 if __name__ == "__main__":
     sv1 = devices.device("sv1")
-    with spending.Budget(
+    with Budget(
         sv1, usd=1.001 * sv1.price.of(CIRCUITS), circuits=CIRCUITS, batches=2, record=Path(sys.argv[1]), paid=True
     ) as budget:
         backend = devices.connect(sv1, 2, budget=budget, max_parallel=3, poll_interval_seconds=0.02)

@@ -58,9 +58,9 @@ def served():
 
 FETCH = """
 import json, sys
-from hqnn_utils import catalogue
+from hqnn_utils.datasets import catalogue
 described = catalogue.Entry(**json.loads(sys.argv[1]))
-catalogue.catalogue = lambda: {described.name: described}
+catalogue.entries = lambda: {described.name: described}
 catalogue.fetch(described.name)
 """
 
@@ -101,8 +101,8 @@ import numpy as np
 from pathlib import Path
 from PIL import Image
 from torchvision.models import resnet18
-from hqnn_utils import backbone
-from hqnn_utils.photos import Photos
+from hqnn_utils.datasets import backbone
+from hqnn_utils.datasets.photos import Photos
 
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 paths = [folder / f"{k}.png" for k in range(12)]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hqnn_utils import parameters, runs
-from hqnn_utils.emulator import Service, serving
-from hqnn_utils.ledger import Record
+from hqnn_utils.hardware.emulator import Service, serving
+from hqnn_utils.hardware.ledger import Record
+from hqnn_utils.notebooks import parameters, runs
 
 PAID_RUN, CIRCUITS = Path(__file__).with_name("paid_run.py"), 18
 KILLS = int(os.environ.get("HQNN_KILLS", 0))

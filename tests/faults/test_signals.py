@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hqnn_utils import results, runs
+from hqnn_utils.notebooks import results, runs
 
 HQNN = Path(sys.executable).parent / "hqnn"
 ASKED = ("SIGINT", "SIGTERM", "SIGHUP")

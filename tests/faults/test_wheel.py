@@ -95,8 +95,9 @@ import numpy as np, torch
 from PIL import Image
 from pathlib import Path
 from torchvision.models import resnet18
-from hqnn_utils import backbone, catalogue, files
-from hqnn_utils.photos import Photos
+from hqnn_utils import files
+from hqnn_utils.datasets import backbone, catalogue
+from hqnn_utils.datasets.photos import Photos
 assert files.CHECKOUT is None
 Image.new("RGB", (8, 8)).save("0.png")
 backbone.resnet18 = lambda weights: resnet18(weights=None).eval()

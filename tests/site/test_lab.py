@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from hqnn_utils import results
+from hqnn_utils.notebooks import results
 
 CHAPTER = Path(__file__).parents[2] / "book" / "foundations" / "pqc.ipynb"
 

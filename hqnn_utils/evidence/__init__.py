@@ -1,0 +1,1 @@
+"""What was published, and what runs of many seeds say of it."""

@@ -1,0 +1,1 @@
+"""Chapters as programs: their parameters, results, runs and figures."""

@@ -1,0 +1,321 @@
+"""Running a chapter: which there are, and executing one with parameters into a notebook of its own."""
+
+import difflib
+import errno
+import logging
+import os
+import re
+import shutil
+import socket
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+
+import click
+import psutil
+
+from hqnn_utils import files
+from hqnn_utils.notebooks import parameters, results
+from hqnn_utils.notebooks.parameters import ChapterError
+
+BOOK = files.place("book")
+
+
+class RunError(ChapterError):
+    """A run that ended before its end; the message says why, and what is left of it."""
+
+
+def chapters() -> dict[str, Path]:
+    """The chapters of the book by name: every notebook under `book/`."""
+    # Hidden ones are Jupyter's checkpoints.
+    notebooks = [path.relative_to(BOOK) for path in sorted(BOOK.rglob("*.ipynb")) if not _is_kept(path)]
+    return {path.stem: BOOK / path for path in notebooks if not any(part.startswith(".") for part in path.parts)}
+
+
+def find(chapter: str) -> Path:
+    """The notebook of a chapter, given by name (`pqc`), with its part (`foundations/pqc`), or as a path to a notebook.
+
+    Raises:
+        ChapterError: there is none; names the near misses, or all chapters.
+    """
+    if chapter.endswith(".ipynb") and os.path.isfile(chapter):  # unlike `Path.is_file`, at ease with a name that is too long
+        return Path(chapter)
+    known, wanted = chapters(), chapter.removesuffix(".ipynb")
+    for name, path in known.items():
+        if wanted in (name, path.relative_to(BOOK).with_suffix("").as_posix()):
+            return path
+    near = difflib.get_close_matches(Path(chapter).stem, known)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the book has {', '.join(known)}"
+    raise ChapterError(f"unknown chapter {chapter!r}: {hint}")
+
+
+def run(
+    chapter: str, given: dict[str, str], output: Path | None = None, *, overwrite: bool = False, keep_failed: bool = False
+) -> Path:
+    """Execute a chapter with parameters and write the executed notebook, with a record of the run in its metadata.
+
+    Args:
+        chapter: as for `find`. A run's output is a chapter like any other, with the parameters of that run as its defaults.
+        given: parameters as text, by name; the chapter's defaults hold for all others.
+        output: where to write, by default `runs/CHAPTER-TIME.ipynb`; `{name}` stands for a parameter's value, `-` for standard
+            output. Pipes and devices are written to, links are followed.
+        overwrite: replace a file that is there already. A chapter of the book is replaced only by its own run with defaults.
+        keep_failed: write what ran until an error or an interruption beside the output, as `NAME.failed.ipynb`, with the error
+            in its metadata under `hqnn.failed`.
+
+    Returns:
+        The path written: `output`, or with a number added if another run took that name in the meantime. Without
+        `keep_failed`, nothing is written unless every cell ran.
+
+    Raises:
+        ParameterError, ChapterError: before a kernel starts.
+        RunError: a cell failed, the kernel died, or the result could not be written; or it was, and a sentence quotes what
+            there is not.
+    """
+    path = find(chapter)
+    declared = parameters.of(path)
+    values = parameters.validated(declared, given)
+    in_force = {name: p.default for name, p in declared.items()} | values
+    name = re.sub(r"(-\d{8}-\d{6}(-\d+)?)?(\.failed(-\d+)?)?$", "", path.stem)
+    default = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}.ipynb"
+    if output is None:
+        output, overwrite = next(free for free in _names(default) if not free.exists()), False
+    else:
+        output = Path(re.sub(r"\{(\w+)\}", lambda match: str(in_force.get(match[1], match[0])), str(output)))
+    output = _place(output, overwrite, path, values)
+    notebook = _prepared(path, parameters.injected(path, declared) | values)
+    clock = time.perf_counter()
+
+    def record(**more) -> str:
+        """The notebook as it is now, as text, with what the runner knows; the chapter has recorded the rest itself."""
+        facts = {
+            "run": results.record_in(notebook).get("run"),
+            "chapter": name,
+            "parameters": in_force,
+            "wall_time_s": round(time.perf_counter() - clock, 1),
+            "cores": os.cpu_count(),
+        }
+        return _text(notebook, facts | more)
+
+    try:
+        _execute(notebook)
+    except BaseException as error:  # whoever interrupts a run may want to look into it, too
+        left = "Nothing was written; --keep-failed keeps what ran."
+        if keep_failed:
+            beside = default if _is_stream(output) else output
+            kept = _write(record(failed=_cause(error)), beside.with_name(f"{beside.stem}.failed.ipynb"))
+            left = f"What ran is kept in {kept}."
+        if not isinstance(error, Exception):
+            error.add_note(left)
+            raise
+        raise RunError(f"{_told(path.stem, error)}\n{left}") from error
+    try:
+        results.put_numbers(notebook)
+    except ChapterError as error:  # a sentence is no reason to lose a run
+        written = _write(record(), output, overwrite)
+        raise RunError(f"{error}\nThe run itself is whole and written: {written}; sentences have other numbers.") from None
+    return _write(record(), output, overwrite)
+
+
+def _is_kept(path: Path) -> bool:
+    return re.search(r"\.failed(-\d+)?$", path.stem) is not None
+
+
+def _is_stream(output: Path) -> bool:
+    """Whether an output is written as it comes, like `-`, a pipe or `/dev/null`, and not put in its place as a whole."""
+    if str(output) == "-":
+        return True
+    try:
+        mode = output.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def _place(output: Path, overwrite: bool, chapter: Path, values: dict) -> Path:
+    """Where a run will be written, links followed.
+
+    Raises:
+        ChapterError: nothing can be written there, or something is there that was not given up.
+    """
+    why = ""
+    try:
+        if _is_stream(output):
+            return output
+        if output.is_symlink():
+            output = output.resolve()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.is_dir():
+            why = "it is a folder"
+        elif output.exists():
+            known = [path for path in chapters().values() if path.samefile(output)]
+            if values if output.samefile(chapter) else known:
+                why = "it is a chapter itself, which is renewed only by its own run with default parameters"
+            elif not output.is_file():
+                why = "it is no file"
+            elif not overwrite:
+                why = "there is such a file already, which --overwrite would replace"
+            elif not output.stat().st_mode & 0o222:
+                why = "it is read-only"
+        tempfile.TemporaryFile(dir=output.parent).close()  # can anything be written there?
+    except (OSError, RuntimeError, ValueError) as error:  # the latter are links in a circle, and null characters
+        why = getattr(error, "strerror", None) or str(error)
+    if why:
+        raise ChapterError(f"cannot write {output}: {why}; choose another place with --output")
+    return output
+
+
+def _prepared(path: Path, values: dict):
+    """The notebook as it will be executed, for this Python's kernel, with papermill's cell for the values if there are any."""
+    from papermill.iorw import load_notebook_node  # here, because a refused parameter must not wait for them
+    from papermill.parameterize import parameterize_notebook
+
+    notebook = load_notebook_node(str(path.resolve()))
+    # An editor writes the name of the reader's own kernel here, which another machine does not know.
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.pop("hqnn", None)
+    return parameterize_notebook(notebook, values) if values else notebook
+
+
+def _execute(notebook) -> None:
+    """Run all cells in a fresh kernel of this Python; outputs appear in `notebook`, also those of a run that fails."""
+    # Not `papermill.execute_notebook`, whose copy of the notebook is lost with a dead kernel.
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+    from papermill.engines import papermill_engines
+    from papermill.execute import raise_for_execution_errors, remove_error_markers
+    from traitlets.config import Config
+
+    class Kernel(AsyncKernelManager):
+        """A kernel of this Python, whatever else is called `python3` on this machine."""
+
+        kernel_spec = KernelSpec(resource_dir="", **get_kernel_dict())
+
+    if os.environ.get("HQNN_DATA"):
+        os.environ["HQNN_DATA"] = str(files.root().resolve())  # the kernel may run in another folder
+    logging.getLogger("papermill").addHandler(logging.NullHandler())  # what ends a run is said by the error
+    with _sockets() as connection:
+        papermill_engines.execute_notebook_with_engine(
+            None,
+            remove_error_markers(notebook),
+            "python3",
+            progress_bar=True,
+            stderr_file=sys.stderr,
+            kernel_manager_class=Kernel,
+            config=Config({"KernelManager": connection}),
+        )
+        raise_for_execution_errors(notebook, None)
+
+
+@contextmanager
+def _sockets() -> Iterator[dict]:
+    """How to reach a kernel: by files in a private folder, which no two kernels can share as they can a port.
+
+    Where a system has no such sockets, or only a place with too long a name for them, it is TCP. Folders that killed runs left
+    on this machine are removed.
+    """
+    prefix = "hqnn-" + re.sub(r"\W", "_", socket.gethostname())[:24] + "-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        owner = re.fullmatch(r"(\d+)-\w+", left.name.removeprefix(prefix))
+        if owner and not psutil.pid_exists(int(owner[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        try:
+            with socket.socket(socket.AF_UNIX) as trial:
+                trial.bind(f"{folder}/kernel-ipc-10")
+            transport = "ipc"
+        except (AttributeError, OSError):
+            transport = "tcp"
+        yield {"transport": transport, "connection_file": f"{folder}/kernel.json"}
+
+
+def _text(notebook, record: dict) -> str:
+    """A notebook as it is kept: with a record, and without papermill's paths and clocks and what only moved."""
+    import nbformat
+
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        if "outputs" in cell:  # progress bars, shown while they moved
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" or "\r" not in o.text]
+    notebook.metadata["hqnn"] = record
+    return nbformat.writes(notebook) + "\n"  # as nbformat.write does
+
+
+def _write(text: str, output: Path, overwrite: bool = False) -> Path:
+    """Write a run, under the first free name if none may be replaced; in a temporary folder if it cannot be written there.
+
+    Raises:
+        RunError: it was not written as asked; says where it is.
+    """
+    if _is_stream(output):
+        with click.open_file(str(output), "w", encoding="utf-8") as stream:
+            stream.write(text)
+        return output
+    try:
+        if overwrite:
+            files.write(output, text)
+            return output
+        for place in _names(output):
+            with suppress(FileExistsError):
+                return _write_new(text, place)
+    except OSError as error:
+        raise RunError(f"cannot write {output}: {error.strerror}; {_rescued(text, output.name)}") from None
+
+
+def _rescued(text: str, name: str) -> str:
+    """Where a run is that could not be written where it was wanted."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="hqnn-run-"))
+        with suppress(OSError):
+            files.write(folder / name, text)
+            return f"the run is kept in {folder / name}"
+        shutil.rmtree(folder)
+    except OSError:
+        pass
+    return "neither can the temporary folder be written, so the run is lost: make room and run it again"
+
+
+def _names(output: Path) -> Iterator[Path]:
+    yield output
+    for number in count(2):
+        yield output.with_name(f"{output.stem}-{number}{output.suffix}")
+
+
+def _write_new(text: str, place: Path) -> Path:
+    place.open("x").close()  # no other run can take the name from here on
+    try:
+        files.write(place, text)
+    except BaseException:
+        place.unlink()
+        raise
+    return place
+
+
+def _cause(error: BaseException) -> dict:
+    """What ended a run: the error's name and message, and the number of the cell if one failed."""
+    if hasattr(error, "ename"):  # of papermill
+        return {"error": error.ename, "message": error.evalue, "cell": error.exec_count}
+    return {"error": type(error).__name__, "message": str(error)}
+
+
+def _told(chapter: str, error: Exception) -> str:
+    """What a reader should see of a failed run: the cause, not the machinery around it."""
+    if not hasattr(error, "ename"):
+        if isinstance(error, OSError):
+            return f"{chapter}: {error}"
+        if isinstance(error, RuntimeError):  # of nbclient and jupyter_client
+            return f"{chapter}: the kernel died or never answered ({error}), perhaps for lack of memory."
+        raise error
+    # A `BookError` comes as its message alone. The computer's own limits speak for themselves, too.
+    full = error.ename == "OSError" and f"[Errno {errno.ENOSPC}]" in error.evalue
+    plain = len(error.traceback) < 2 or full or error.ename.endswith("MemoryError")
+    trace = "" if plain else "\n".join(error.traceback) + "\n"
+    return f"{trace}{chapter}, cell {error.exec_count}: {error.ename}: {error.evalue}"

@@ -1,0 +1,173 @@
+"""The circuits of the book as PennyLane quantum functions: the definition everything else is checked against.
+
+A *circuit* here only applies gates. What is measured is said where a `QNode` is made, so that one definition serves
+expectation values, shots, states and drawings alike. All angles are in radians.
+"""
+
+import pennylane as qml
+import torch
+
+from hqnn_utils.quantum.inputs import require_shots, require_sizes
+
+ENTANGLERS = ("none", "linear", "ring", "all")
+"""Patterns of CNOTs between the rotations of a layered circuit. `all` has the most gates, and undoes `linear`."""
+
+
+def h_ry(theta, wire: int = 0) -> None:
+    """The slides' one-qubit circuit: H, then R_Y(theta).
+
+    Args:
+        theta: rotation angle, any real number; a batch of shape `(batch,)` broadcasts.
+        wire: the qubit.
+
+    From |0⟩ its expectation value is ⟨Z⟩ = -sin(theta), in [-1, 1].
+    Derived in book/foundations/pqc, eq. (5) of the slides.
+    """
+    qml.Hadamard(wire)
+    qml.RY(theta, wire)
+
+
+def bell() -> None:
+    """H and CNOT on two qubits: from |00⟩ the entangled state (|00⟩ + |11⟩)/√2 of the slides.
+
+    Shown in book/foundations/entanglement.
+    """
+    qml.Hadamard(0)
+    qml.CNOT([0, 1])
+
+
+def separable() -> None:
+    """H on the second of two qubits: from |00⟩ the product state (|00⟩ + |01⟩)/√2 of the slides.
+
+    Shown in book/foundations/entanglement.
+    """
+    qml.Hadamard(1)
+
+
+def chsh(a, b, prepare=bell) -> None:
+    """A two-qubit state, each qubit turned so that measuring Z reads cos(angle) Z + sin(angle) X of that state.
+
+    Args:
+        a, b: measurement directions of the two parties in the X-Z plane of the Bloch sphere.
+        prepare: circuit that prepares the shared state from |00⟩.
+
+    For the Bell state ⟨Z⊗Z⟩ = cos(a - b). Source: Nielsen and Chuang, sec. 2.6. Derived in book/foundations/entanglement.
+    """
+    prepare()
+    qml.RY(-a, 0)
+    qml.RY(-b, 1)
+
+
+def controlled_rotation(theta) -> None:
+    """A controlled R_Y(theta) between fixed gates, chosen so that both frequencies 1/2 and 1 appear in ⟨Z⊗Z⟩.
+
+    The generator of a controlled rotation has the eigenvalues -1/2, 0, 1/2, hence two distinct positive differences,
+    and the two-term shift rule does not hold. Source: Wierichs et al. 2022, sec. 3. Derived in
+    book/foundations/parameter_shift.
+    """
+    qml.Hadamard(0)
+    qml.RY(0.8, 1)
+    qml.CRY(theta, [0, 1])
+    qml.RY(0.6, 0)
+
+
+def cnot_pairs(n_qubits: int, entangler: str) -> list[tuple[int, int]]:
+    """The (control, target) pairs of an entangler, in the order in which they act.
+
+    `none`: no pair; `linear`: i → i+1; `ring`: linear, then n-1 → 0; `all`: every i → j with i < j, which is the same
+    permutation as `linear` in reverse order (book/foundations/entanglement). A single qubit has no pair; two qubits in a ring
+    have 0 → 1, then 1 → 0.
+
+    Raises:
+        ValueError: the entangler is not one of `ENTANGLERS`.
+    """
+    if entangler not in ENTANGLERS:
+        raise ValueError(f"unknown entangler {entangler!r}: choose one of {', '.join(ENTANGLERS)}")
+    linear = [(i, i + 1) for i in range(n_qubits - 1)]
+    ring = linear + ([(n_qubits - 1, 0)] if n_qubits > 1 else [])
+    every = [(i, j) for i in range(n_qubits) for j in range(i + 1, n_qubits)]
+    return {"none": [], "linear": linear, "ring": ring, "all": every}[entangler]
+
+
+def layered(x, theta, entangler: str = "ring") -> None:
+    """The layered circuit of the hybrid networks: H, R_Y(x_i), then layers of [entangler, R_Y(theta_li)].
+
+    Args:
+        x: encoded data, shape `(..., n_qubits)`.
+        theta: trainable angles, shape `(depth, n_qubits)`.
+        entangler: one of `ENTANGLERS`.
+
+    Source: Mari et al. 2020, the dressed quantum circuit. Drawn in book/foundations/pqc.
+    """
+    n_qubits = x.shape[-1]
+    for i in range(n_qubits):
+        qml.Hadamard(i)
+        qml.RY(x[..., i], i)
+    for layer in theta:
+        for pair in cnot_pairs(n_qubits, entangler):
+            qml.CNOT(pair)
+        for i in range(n_qubits):
+            qml.RY(layer[i], i)
+
+
+def reuploading(x, scale, theta, entangler: str = "ring") -> None:
+    """A circuit that takes the data in again and again: H, then layers of [R_Z(scale_li x_i), R_Y(theta_li), entangler].
+
+    R_Z and R_Y do not commute, so also without an entangler the layers do not merge into one.
+
+    Args:
+        x: encoded data, shape `(..., n_qubits)`.
+        scale, theta: trainable factors and angles, shape `(depth, n_qubits)`.
+        entangler: one of `ENTANGLERS`.
+
+    Source: Pérez-Salinas et al. 2020. Used in book/evidence/how_strong.
+    """
+    n_qubits = x.shape[-1]
+    for i in range(n_qubits):
+        qml.Hadamard(i)
+    for factors, angles in zip(scale, theta, strict=True):
+        for i in range(n_qubits):
+            qml.RZ(factors[i] * x[..., i], i)
+            qml.RY(angles[i], i)
+        for pair in cnot_pairs(n_qubits, entangler):
+            qml.CNOT(pair)
+
+
+def expval_z(n_qubits: int) -> list:
+    """⟨Z_i⟩ of each of `n_qubits` qubits: what a layered circuit hands to the next classical layer, each in [-1, 1]."""
+    return [qml.expval(qml.Z(i)) for i in range(n_qubits)]
+
+
+def qnode(circuit, measure, n_qubits: int, device="default.qubit", shots: int = 0, seed: int | None = None, **options):
+    """A `QNode` that runs `circuit(*args)` from |0…0⟩ and returns `measure()`.
+
+    Args:
+        circuit: a function of this module (or any quantum function).
+        measure: called after the gates; returns PennyLane measurements.
+        n_qubits: number of wires of the device.
+        device: any PennyLane device, or its name.
+        shots: measurements per circuit; 0 is exact.
+        seed: of the simulated measurements of a device given by name; `None` takes a fresh one.
+        options: handed to `qml.QNode`, e.g. `diff_method="parameter-shift"`, or `interface=None` for NumPy instead of torch.
+
+    Raises:
+        ValueError: a number of qubits or of shots, or a seed, that is none.
+    """
+    require_sizes(n_qubits)
+    require_shots(shots, seed)
+
+    def run(*args, **kwargs):
+        circuit(*args, **kwargs)
+        return measure()
+
+    run.__name__ = getattr(circuit, "__name__", "circuit")
+    backend = device
+    if isinstance(device, str):
+        backend = qml.device(device, wires=n_qubits, **({} if seed is None else {"seed": seed}))
+    node = qml.QNode(run, backend, **{"interface": "torch"} | options)
+    return qml.set_shots(node, shots) if shots else node
+
+
+def state(circuit, n_qubits: int, *args, **kwargs) -> torch.Tensor:
+    """The state vector that `circuit(*args)` prepares from |0…0⟩: complex, shape `(2**n_qubits,)`, qubit 0 leftmost."""
+    return qnode(circuit, qml.state, n_qubits)(*args, **kwargs)

@@ -1,0 +1,397 @@
+"""The tasks of Experiment 3: what a network is shown of each data set, what is there, and networks that learn it."""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from hqnn_utils.checks import NotFinite
+from hqnn_utils.datasets import backbone, catalogue, digits, photos
+from hqnn_utils.datasets.catalogue import DataError, Entry, MissingData
+from hqnn_utils.learning.models import network
+from hqnn_utils.learning.tasks import Task, centred, chosen, held_out, task, train, without
+from hqnn_utils.learning.training import Ensemble
+
+SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 0.003}
+
+
+def noise(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+
+
+def pictures() -> dict[str, Image.Image]:
+    """Twelve photographs of two classes, by file; two of the tests are also for training."""
+    places = [f"{folder}/{label}" for folder in ("Training", "Testing") for label in "ba" for _ in range(3)]
+    files = {f"{place}/{seed}.png": noise(seed) for seed, place in enumerate(places)}
+    return files | {"Testing/a/leak.png": noise(3), "Testing/b/leak.png": noise(0)}
+
+
+def small_network(weights: str) -> nn.Module:
+    """In place of ResNet18: 512 features from a photograph, quickly, other ones for other weights."""
+    torch.manual_seed(len(weights))
+    features = nn.Sequential(nn.AvgPool2d(28), nn.Flatten(), nn.Linear(3 * 64, 512))
+    return nn.Sequential(OrderedDict(features=features, fc=nn.Linear(512, 1000))).requires_grad_(False)
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path) -> Entry:
+    """A data set of photographs, `toy`, beside the digits, and a backbone that is small."""
+    files = {}
+    for file, picture in pictures().items():
+        path = tmp_path / "data" / "toy" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+        files[file] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    about = dict.fromkeys(("title", "licence", "citation", "homepage"), "")
+    described = Entry(
+        "toy",
+        classes=["b", "a"],
+        counts={"train": 6, "test": 8},
+        files=files,
+        size=1,
+        splits={"train": "Training", "test": "Testing"},
+        mirrors=["http://127.0.0.1:9/"],  # nobody listens there
+        **about,
+    )
+    digits = catalogue.entry("digits")
+    monkeypatch.setenv("HQNN_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(catalogue, "entries", lambda: {"toy": described, "digits": digits})
+    monkeypatch.setattr(backbone.files, "cache", lambda: tmp_path)  # where features are kept
+    monkeypatch.setattr(backbone, "resnet18", small_network)
+    return described
+
+
+def features_of(path: Path, weights: str = "resnet18-pqf") -> torch.Tensor:
+    """The oracle: the network without its last layer, shown this photograph alone."""
+    return small_network(weights).features(backbone.prepared([path])).squeeze(0)
+
+
+# Digits
+
+
+def test_digits_are_shown_to_a_lenet_as_they_are():
+    found, images = task("digits"), digits.load("digits")
+    assert (found.name, found.body, found.classes, found.sha256) == ("digits", "LeNet", images.classes, images.sha256)
+    assert (found.train_inputs.shape, found.test_inputs.shape) == ((1257, 1, 28, 28), (540, 1, 28, 28))
+    assert torch.equal(found.train_inputs, images.train_images) and torch.equal(found.train_labels, images.train_labels)
+    assert torch.equal(found.test_inputs, images.test_images) and torch.equal(found.test_labels, images.test_labels)
+
+
+def test_digits_come_in_the_sizes_that_are_asked_for_and_can_be_found_again():
+    found, images = task("digits", train_size=50, test_size=20), digits.load("digits")
+    assert (len(found.train_inputs), len(found.train_labels), len(found.test_labels)) == (50, 50, 20)
+    assert torch.equal(found.test_inputs, images.test_images[found.test_items])
+    assert torch.equal(found.test_labels, images.test_labels[found.test_items])
+
+
+def test_more_test_digits_than_there_are_are_all_of_them():
+    assert len(task("digits", train_size=50, test_size=10_000).test_labels) == 540
+
+
+def test_more_training_digits_than_there_are_are_refused():
+    with pytest.raises(DataError, match=r"train size must be 0 \(all\) or 10 to 1257"):
+        task("digits", train_size=10_000)
+
+
+# Photographs
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_photographs_are_shown_as_the_features_of_the_files_that_are_named(toy, clean):
+    found = task("toy", clean=clean)
+    assert (found.name, found.body, found.classes) == ("toy", "ResNet18", ["b", "a"])
+    assert found.test_inputs.shape[1:] == found.train_inputs.shape[1:] == (512,)
+    assert [found.classes[label] for label in found.test_labels] == [path.parent.name for path in found.test_items]
+    torch.testing.assert_close(found.test_inputs, torch.stack([features_of(path) for path in found.test_items]))
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_what_is_not_for_the_test_is_for_training_with_its_label(toy, clean):
+    found = task("toy", clean=clean)
+    files = [toy.folder / file for file in sorted(toy.files)]
+    others = [path for path in files if path not in found.test_items]
+    assert len(found.train_labels) + len(found.test_labels) == len(files)
+    assert [found.classes[label] for label in found.train_labels] == [path.parent.name for path in others]
+    torch.testing.assert_close(found.train_inputs, torch.stack([features_of(path) for path in others]))
+
+
+def test_the_published_split_is_taken_as_it_is(toy):
+    assert {path.parents[1].name for path in task("toy").test_items} == {"Testing"}
+    assert len(task("toy").test_items) == 8
+
+
+@pytest.mark.parametrize(("clean", "leaked"), [(False, 2), (True, 0)])
+def test_in_a_clean_split_no_picture_is_on_both_sides(toy, clean, leaked):
+    test = task("toy", clean=clean).test_items
+    train = [path for path in (toy.folder / file for file in toy.files) if path not in test]
+    shown, known = ({Image.open(path).tobytes() for path in paths} for paths in (test, train))
+    assert len(shown & known) == leaked
+
+
+def test_photographs_are_identified_by_the_checksums_of_their_files(toy):
+    assert task("toy").sha256 == task("toy", clean=True).sha256 == photos.published("toy").sha256
+
+
+def test_the_weights_of_the_backbone_can_be_chosen(toy):
+    found = task("toy", weights="resnet18")
+    expected = torch.stack([features_of(path, "resnet18") for path in found.test_items])
+    torch.testing.assert_close(found.test_inputs, expected)
+    assert not torch.allclose(found.test_inputs, task("toy").test_inputs)
+
+
+# What is there
+
+
+def test_any_gives_every_task_that_is_here_and_tells_the_reason_for_every_other(toy, monkeypatch, tmp_path, capsys):
+    assert list(chosen(["any"])) == ["toy"]
+    monkeypatch.setenv("HQNN_DATA", str(tmp_path / "empty"))  # and no network: see the mirror of the toy
+    here = chosen(["any"], train_size=20)
+    assert list(here) == ["digits"] and len(here["digits"].train_labels) == 20
+    said = capsys.readouterr().out
+    assert "toy is left out" in said and "missing" in said and "HQNN_DATA" in said and "goes on with digits" in said
+
+
+def test_a_set_that_was_asked_for_by_name_is_refused_and_not_replaced(toy, monkeypatch, tmp_path):
+    monkeypatch.setenv("HQNN_DATA", str(tmp_path / "empty"))
+    with pytest.raises(MissingData, match="'toy'"):
+        chosen(["digits", "toy"])
+
+
+def test_any_goes_with_no_name(toy):
+    with pytest.raises(DataError, match="goes with no other name, got digits, any"):
+        chosen(["digits", "any"])
+
+
+def test_a_name_that_is_not_in_the_catalogue_is_no_missing_set(toy):
+    with pytest.raises(DataError, match="unknown data set 'cifar'"):
+        chosen(["digits", "cifar"])
+
+
+def test_a_photograph_that_was_altered_is_no_missing_set(toy):
+    (toy.folder / next(iter(toy.files))).write_bytes(b"another picture")
+    with pytest.raises(DataError, match="is altered") as refused:
+        chosen(["any"])
+    assert not isinstance(refused.value, MissingData)
+
+
+@pytest.mark.parametrize("file", ["data/weights/pqf_resnet18.pth", "weights/pqf_resnet18.pth"], ids=["given", "fetched once"])
+def test_weights_that_were_altered_are_no_missing_set(toy, monkeypatch, tmp_path, file):
+    monkeypatch.undo()  # the real backbone
+    monkeypatch.setenv("HQNN_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(backbone.files, "cache", lambda: tmp_path)
+    monkeypatch.setitem(backbone.WEIGHTS["resnet18-pqf"], "url", "http://127.0.0.1:9/")
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_bytes(b"other weights")
+    with pytest.raises(DataError) as refused:
+        backbone.resnet18()
+    assert not isinstance(refused.value, MissingData)
+    (tmp_path / file).unlink()
+    with pytest.raises(MissingData):
+        backbone.resnet18()
+
+
+def test_options_reach_every_task(toy):
+    here = chosen(["toy"], clean=True, weights="resnet18")
+    expected = task("toy", clean=True, weights="resnet18")
+    assert torch.equal(here["toy"].test_inputs, expected.test_inputs) and here["toy"].test_items == expected.test_items
+
+
+def test_photographs_without_a_backbone_are_not_there(toy, monkeypatch, capsys):
+    def refused(weights):
+        raise MissingData("no weights")
+
+    monkeypatch.setattr(backbone, "resnet18", refused)
+    assert list(chosen(["any"])) == ["digits"] and "toy is left out: no weights" in capsys.readouterr().out
+
+
+def test_an_error_that_is_not_of_the_data_is_no_reason(toy, monkeypatch):
+    def broken(weights):
+        raise ValueError("unknown weights")
+
+    monkeypatch.setattr(backbone, "resnet18", broken)
+    with pytest.raises(ValueError, match="unknown weights"):
+        chosen(["any"])
+
+
+# Choosing settings
+
+
+def test_settings_are_chosen_on_training_images_that_are_held_out():
+    whole = task("digits", train_size=200)
+    found = held_out(whole, 0.25)
+    assert (len(found.train_labels), len(found.test_labels)) == (150, 50)
+    assert torch.equal(found.test_inputs, whole.train_inputs[found.test_items])
+    assert torch.equal(found.test_labels, whole.train_labels[found.test_items])
+
+
+def test_no_image_that_is_held_out_is_trained_on_and_none_is_lost():
+    whole = made_up("ResNet18", 50)
+    whole.train_inputs[:, 0] = torch.arange(50)
+    found = held_out(whole, 0.3)
+    train, test = found.train_inputs[:, 0].long(), found.test_inputs[:, 0].long()
+    assert sorted([*train.tolist(), *test.tolist()]) == list(range(50))
+    assert torch.equal(found.train_labels, whole.train_labels[train])
+
+
+def test_a_fifth_is_held_out_with_the_class_shares_of_all_unless_told_otherwise():
+    whole = replace(made_up("ResNet18", 100), train_labels=torch.tensor([0] * 70 + [1] * 20 + [2] * 10))
+    found = held_out(whole)
+    assert (found.test_labels.bincount().tolist(), found.train_labels.bincount().tolist()) == ([14, 4, 2], [56, 16, 8])
+
+
+def test_what_is_held_out_depends_on_the_seed_alone():
+    whole = made_up("ResNet18", 100)
+    first, again, other = (held_out(whole, seed=seed).test_items for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_a_task_with_images_held_out_is_the_same_otherwise():
+    whole = made_up("ResNet18")
+    found = held_out(whole)
+    assert (found.name, found.body, found.classes, found.sha256) == (whole.name, whole.body, whole.classes, whole.sha256)
+
+
+# Other inputs of the same task
+
+
+def test_centred_inputs_have_lost_the_mean_of_the_training_images_and_nothing_else():
+    whole = made_up("ResNet18")
+    found = centred(whole)
+    torch.testing.assert_close(found.train_inputs.mean(dim=0), torch.zeros(512), atol=1e-6, rtol=0)
+    apart = whole.test_inputs - found.test_inputs
+    torch.testing.assert_close(apart, whole.train_inputs.mean(dim=0).expand_as(apart), atol=1e-6, rtol=0)
+    assert replace(found, train_inputs=whole.train_inputs, test_inputs=whole.test_inputs) == whole
+
+
+def test_a_task_without_some_training_images_has_all_others_and_the_same_test():
+    whole = made_up("ResNet18", 5)
+    found = without(whole, [3, 0])
+    assert torch.equal(found.train_inputs, whole.train_inputs[[1, 2, 4]])
+    assert torch.equal(found.train_labels, whole.train_labels[[1, 2, 4]])
+    assert replace(found, train_inputs=whole.train_inputs, train_labels=whole.train_labels) == whole
+    assert torch.equal(without(whole, []).train_inputs, whole.train_inputs)
+
+
+# Training
+
+
+def two_digits() -> Task:
+    """The ones and the zeros: what is learned soon."""
+    every = task("digits")
+    train_rows, test_rows = every.train_labels < 2, every.test_labels < 2
+    return replace(
+        every,
+        classes=["0", "1"],
+        train_inputs=every.train_inputs[train_rows],
+        train_labels=every.train_labels[train_rows],
+        test_inputs=every.test_inputs[test_rows],
+        test_labels=every.test_labels[test_rows],
+        test_items=test_rows.nonzero().squeeze(1).tolist(),
+    )
+
+
+def made_up(body: str, n: int = 20) -> Task:
+    """A few random inputs of a body, in three classes."""
+    shape = {"LeNet": (1, 28, 28), "ResNet18": (512,)}[body]
+    inputs = torch.rand(2, n, *shape, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(n) % 3
+    return Task("made up", body, ["a", "b", "c"], inputs[0], labels, inputs[1], labels, list(range(n)), "")
+
+
+@pytest.mark.parametrize("ending", ["-Q-Ent", "-Q"])
+def test_networks_of_all_seeds_learn_digits(ending):
+    digits = two_digits()
+    ensemble, history = train(digits, ending, [0, 1], **SETTINGS)
+    assert (history[-1] < history[0]).all()
+    assert (digits.accuracy(ensemble) > 0.9).all()
+
+
+def alone(task: Task, method: str, seed: int, n_qubits: int, depth: int) -> tuple[nn.Module, list[float]]:
+    """The oracle: one network, one seed, the training loop of every torch tutorial."""
+    torch.manual_seed(seed)
+    model = network(method, len(task.classes), n_qubits, depth)
+    order, losses = torch.Generator().manual_seed(seed), []
+    optimiser = torch.optim.Adam(model.parameters(), lr=SETTINGS["learning_rate"])
+    for _ in range(SETTINGS["epochs"]):
+        total = 0.0
+        for rows in torch.randperm(len(task.train_labels), generator=order).split(SETTINGS["batch_size"]):
+            loss = cross_entropy(model(task.train_inputs[rows]), task.train_labels[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += loss.item() * len(rows)
+        losses.append(total / len(task.train_labels))
+    return model, losses
+
+
+@pytest.mark.parametrize(
+    ("body", "ending"),
+    [
+        ("LeNet", "-Q-Ent"),
+        ("LeNet", "-linear"),
+        *(("ResNet18", ending) for ending in ("", "-Q", "-Q-Ent", "-affine", "-random")),
+    ],
+)
+def test_networks_of_all_seeds_are_those_that_are_trained_alone(body, ending):
+    seeds, sizes = [5, 2], {"n_qubits": 3, "depth": 1}
+    few = made_up(body)
+    ensemble, history = train(few, ending, seeds, **sizes, **SETTINGS)
+    for number, seed in enumerate(seeds):
+        model, losses = alone(few, body + ending, seed, **sizes)
+        with torch.no_grad():
+            torch.testing.assert_close(ensemble.predict(few.test_inputs)[number], model(few.test_inputs), atol=1e-5, rtol=0)
+        torch.testing.assert_close(history[:, number], torch.tensor(losses), atol=1e-5, rtol=0)
+
+
+def test_networks_have_four_qubits_and_two_layers_unless_told_otherwise():
+    ensemble, _ = train(made_up("ResNet18"), "-Q-Ent", [0], **SETTINGS)
+    assert [parameter.shape for name, parameter in ensemble.parameters.items() if "theta" in name] == [(1, 2, 4)]
+
+
+def test_every_setting_of_the_training_can_be_given():
+    seen = []
+    _, history = train(made_up("ResNet18"), "", [0], **SETTINGS, points=2, after_epoch=lambda: seen.append(1))
+    assert (len(seen), len(history)) == (SETTINGS["epochs"], 2 * SETTINGS["epochs"])
+
+
+def test_the_networks_can_be_watched_after_each_epoch():
+    few, seen = made_up("ResNet18"), []
+    train(few, "-Q", [0, 1], **SETTINGS, watch=lambda ensemble: seen.append(ensemble.predict(few.test_inputs)))
+    assert len(seen) == SETTINGS["epochs"]
+    for epochs, scores in enumerate(seen, start=1):
+        stopped, _ = train(few, "-Q", [0, 1], **SETTINGS | {"epochs": epochs})
+        assert torch.equal(scores, stopped.predict(few.test_inputs))
+
+
+def test_an_image_is_right_where_its_class_has_the_largest_score():
+    few, ensemble = made_up("ResNet18", 4), Ensemble(lambda: nn.Linear(512, 3, bias=False), [0, 1])
+    few = replace(few, test_inputs=torch.eye(4, 512)[[0, 1, 2, 2]], test_labels=torch.tensor([0, 1, 2, 0]))
+    with torch.no_grad():  # the first network says which number is 1, the second always class 0
+        ensemble.parameters["weight"].copy_(torch.stack([torch.eye(3, 512), torch.eye(3, 1).expand(3, 512)]))
+    assert few.right(ensemble).tolist() == [[True, True, True, False], [True, False, False, True]]
+    assert few.accuracy(ensemble).tolist() == [0.75, 0.5]
+
+
+def test_networks_that_answer_with_no_number_are_neither_right_nor_wrong():
+    few = made_up("ResNet18", 4)
+    ensemble = Ensemble(lambda: nn.Linear(512, 3), [5, 7])
+    with torch.no_grad():
+        ensemble.parameters["bias"][1] = torch.nan
+    for score in (few.right, few.accuracy):
+        with pytest.raises(NotFinite, match="got nan at seed 7, image 0"):
+            score(ensemble)
+
+
+def test_a_label_that_is_no_class_of_the_task_is_refused():
+    few = made_up("ResNet18")
+    few.train_labels[4] = 3
+    with pytest.raises(ValueError, match="labels must be in 0 to 2, the classes of the outputs, got 3"):
+        train(few, "", [0], **SETTINGS)
