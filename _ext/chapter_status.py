@@ -15,7 +15,7 @@ class ChapterStatus(SphinxDirective):
         rows = [HEAD]
         for name, path in runs.chapters().items():
             self.env.note_dependency(str(path))
-            record = results.record(path)
+            record = results.run_of(path)
             if not record.get("finished"):
                 raise self.warning(f"{name} has no record of a whole run: renew it with `make chapters`")
             versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())

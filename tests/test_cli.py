@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from hqnn_utils.notebooks.results import record_in
+from hqnn_utils.notebooks.results import run_in
 
 HQNN = Path(sys.executable).parent / "hqnn"
 PARAMETERS = "epochs: int = 3  # passes over the images, in [1, 9]\ndataset: str = 'mnist'  # in {mnist, digits}"
@@ -158,7 +158,7 @@ def test_a_failed_run_tells_its_cause_and_writes_nothing(write_notebook, tmp_pat
 
 def test_standard_output_takes_the_notebook_and_nothing_else(chapter):
     done = hqnn("run", chapter, "-p", "epochs", "7", "-o", "-")
-    assert record_in(json.loads(done.stdout))["parameters"]["epochs"] == 7
+    assert run_in(json.loads(done.stdout))["parameters"]["epochs"] == 7
     assert "written: -" in done.stderr
 
 

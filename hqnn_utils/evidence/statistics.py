@@ -1,6 +1,7 @@
 """What networks of many seeds, and images of a test set, say: intervals and tests."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Real
@@ -13,21 +14,39 @@ from statsmodels.stats.weightstats import DescrStatsW
 from hqnn_utils.checks import finite
 
 
-def mean_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
+class Interval(NamedTuple):
+    """A value and the interval that goes with it, `low` ≤ `high`, all in one unit.
+
+    `100 * interval` is the same in another unit, and `f"{interval:.1%}"` reads like 87.3% (85.1% to 89.2%).
+    `results.record` writes it down as three results: its name, and the name with `_low` and `_high`.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __mul__(self, factor: float) -> "Interval":
+        """The interval in a unit that is so many times smaller; the factor is positive."""
+        return Interval(*(factor * number for number in self))
+
+    __rmul__ = __mul__
+
+    def __format__(self, form: str) -> str:
+        return "{:{form}} ({:{form}} to {:{form}})".format(*self, form=form).replace("-", "−")
+
+
+def mean_interval(values: Iterable[float], level: float = 0.95) -> Interval:
     """Mean over seeds and its Student-t confidence interval: where the mean of many more seeds would lie.
 
     Args:
         values: one finite number a seed, at least two, else a ValueError.
         level: of confidence, in (0, 1), else a ValueError.
-
-    Returns:
-        mean, low, high.
     """
     values = _of_seeds(values, "an interval")
     return _t_interval(values, values.std(ddof=1) / np.sqrt(len(values)), level)
 
 
-def run_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
+def run_interval(values: Iterable[float], level: float = 0.95) -> Interval:
     """Mean over seeds and the Student-t prediction interval: where one further run would lie.
 
     A published number is one run, so this interval, not the narrower one of the mean, is what it is held against.
@@ -47,10 +66,10 @@ def _of_seeds(values: Iterable, purpose: str) -> Float[ndarray, " seeds"]:
     return finite("values over seeds", values, seed=range(len(values)))
 
 
-def _t_interval(values: ndarray, scale: float, level: float) -> tuple[float, float, float]:
+def _t_interval(values: ndarray, scale: float, level: float) -> Interval:
     _check_level(level)
     half = stats.t.ppf((1 + level) / 2, len(values) - 1) * scale
-    return values.mean(), values.mean() - half, values.mean() + half
+    return Interval(values.mean(), values.mean() - half, values.mean() + half)
 
 
 def _check_level(level: float) -> None:
@@ -66,15 +85,15 @@ def _check_counts(images: float | int, *counts: float | int) -> None:
         raise ValueError(f"counts must be whole numbers, got {', '.join(map(str, counts))} of {images}")
 
 
-def share_interval(correct: int, images: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share, e.g. of test images classified correctly. Source: Wilson 1927, by scipy.
+def share_interval(correct: int, images: int, level: float = 0.95) -> Interval:
+    """A share, and Wilson's score interval for it, e.g. of test images classified correctly. Source: Wilson 1927, by scipy.
 
     A ValueError: a count that is not whole or not in 0 … images, no images, or a level outside (0, 1).
     """
     _check_counts(images, correct)
     _check_level(level)
     low, high = stats.binomtest(int(correct), int(images)).proportion_ci(level, method="wilson")
-    return low, high
+    return Interval(correct / images, low, high)
 
 
 def mcnemar(first: Bool[ndarray, " images"], second: Bool[ndarray, " as_many"]) -> float:
@@ -147,7 +166,7 @@ def images_needed(gain: float, discordant: float, power: float = 0.8, level: flo
 
 def crossed_interval(
     values: Real[ndarray, "seeds images"], level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
+) -> Interval:
     """Mean and its bootstrap interval where both the seeds and the test images are samples.
 
     `mean_interval` of each seed's mean holds the test images fixed: it says what more seeds would give on this test set.
@@ -159,9 +178,6 @@ def crossed_interval(
             ValueError.
         level: of confidence, in (0, 1), else a ValueError.
         resamples, seed: how many bootstrap samples, at least one, and the seed of their generator.
-
-    Returns:
-        mean, low, high.
 
     Source: the pigeonhole bootstrap of Owen 2007; percentile interval. Used in book/evidence/how_strong.
     """
@@ -175,7 +191,7 @@ def crossed_interval(
     draw = np.random.default_rng(seed).integers
     means = [values[draw(seeds, size=seeds)].mean(axis=0)[draw(images, size=images)].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return values.mean(), low, high
+    return Interval(values.mean(), low, high)
 
 
 def equivalence(differences: Iterable[float], margin: float) -> float:

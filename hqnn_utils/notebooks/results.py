@@ -14,9 +14,10 @@ import html
 import math
 import numbers
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
@@ -97,6 +98,52 @@ def glue(name: str, value: float | int | str, unit: str = "", tolerance: float =
     _Run.glued[name] = {"value": value, "unit": unit, "tolerance": float(tolerance)}
 
 
+def record(
+    facts,
+    name: str = "",
+    unit: str | Mapping[str, str] = "",
+    tolerance: float | Mapping[str, float] = 0.0,
+) -> None:
+    """Record the results of a section, in one call, in a cell that the page does not show.
+
+    What is named is joined by underscores: `record({"accuracy": {"quantum": 0.9, "sine": mean_interval(found)}})` records
+    `accuracy_quantum`, `accuracy_sine`, `accuracy_sine_low` and `accuracy_sine_high`.
+
+    Args:
+        facts: by name, numbers and texts, as for `glue`, named tuples (an `Interval` …), whose `value` has no name of its own,
+            tables, by row and column, and again mappings.
+        name: put before all names.
+        unit, tolerance: as for `glue`, of all results, or by pattern, as of a shell, with `*` and `?`; the first that fits
+            counts.
+
+    Raises:
+        ValueError: two results of one name, or as `glue`.
+    """
+    listed = list(_results(facts, name))
+    if doubled := {name for name, _ in listed if [other for other, _ in listed].count(name) > 1}:
+        raise ValueError(f"two results of one name: {', '.join(sorted(doubled))}")
+    for full, value in listed:
+        glue(full, value, _fitting(unit, full, ""), _fitting(tolerance, full, 0.0))
+
+
+def _results(facts, name: str) -> Iterator[tuple[str, object]]:
+    if hasattr(facts, "iterrows"):  # not by its class: pandas takes a while to import
+        facts = {row: dict(cells) for row, cells in facts.iterrows()}
+    elif hasattr(facts, "_asdict"):
+        facts = {key if key != "value" else "": value for key, value in facts._asdict().items()}
+    if not isinstance(facts, Mapping):
+        yield name, facts
+        return
+    for key, value in facts.items():
+        yield from _results(value, "_".join(str(part) for part in (name, key) if part != ""))
+
+
+def _fitting(given, name: str, otherwise):
+    if not isinstance(given, Mapping):
+        return given
+    return next((value for pattern, value in given.items() if fnmatchcase(name, pattern)), otherwise)
+
+
 def _cell_ended(result) -> None:
     from IPython import get_ipython
 
@@ -155,21 +202,21 @@ def of(path: Path) -> dict[str, Result]:
 
 
 def _in_notebook(notebook: dict) -> dict[str, Result]:
-    return in_outputs(_outputs(notebook), record_in(notebook).get("run"))
+    return in_outputs(_outputs(notebook), run_in(notebook).get("run"))
 
 
-def record(path: Path) -> dict:
+def run_of(path: Path) -> dict:
     """What a notebook says of the run that computed it; empty if it has no record.
 
     Returns:
         run (its name), parameters, date, versions; `finished`: whether every cell was executed, in order and without an error;
         of a run by `hqnn run` also chapter, wall_time_s and cores, and `failed`, if it did.
     """
-    return record_in(read_notebook(path))
+    return run_in(read_notebook(path))
 
 
-def record_in(notebook: dict) -> dict:
-    """As `record`, of a notebook that was read already."""
+def run_in(notebook: dict) -> dict:
+    """As `run_of`, of a notebook that was read already."""
     own = next((o["data"][RUN] for o in reversed(_outputs(notebook)) if is_record(o) and RUN in o["data"]), {})
     by_runner = notebook["metadata"].get("hqnn", {})
     found = (by_runner if by_runner.get("run") == own.get("run") else {}) | own

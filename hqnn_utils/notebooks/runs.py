@@ -95,7 +95,7 @@ def run(
     def record(**more) -> str:
         """The notebook as it is now, as text, with what the runner knows; the chapter has recorded the rest itself."""
         facts = {
-            "run": results.record_in(notebook).get("run"),
+            "run": results.run_in(notebook).get("run"),
             "chapter": name,
             "parameters": in_force,
             "wall_time_s": round(time.perf_counter() - clock, 1),

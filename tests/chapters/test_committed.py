@@ -71,7 +71,7 @@ def test_the_parameters_cell_declares_meaning_and_allowed_values(path):
 
 @chapter
 def test_the_run_on_record_had_the_default_parameters(path):
-    record = results.record(path)
+    record = results.run_of(path)
     assert record["finished"] and record["parameters"] == {name: p.default for name, p in parameters.of(path).items()}
     assert record["wall_time_s"] > 0 and {"python", "torch", "pennylane"} <= record["versions"].keys()
 

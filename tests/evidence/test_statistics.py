@@ -15,6 +15,7 @@ from scipy import stats
 from hqnn_utils.checks import NotFinite
 from hqnn_utils.evidence.claims import compare, published, verdict
 from hqnn_utils.evidence.statistics import (
+    Interval,
     best_of,
     crossed_interval,
     equivalence,
@@ -76,7 +77,7 @@ def test_an_interval_needs_two_seeds(interval, values):
     ("correct", "images", "low", "high"), [(146, 153, 0.909, 0.978), (148, 153, 0.926, 0.986), (0, 10, 0.0, 0.278)]
 )
 def test_the_interval_of_a_share_is_the_published_one(correct, images, low, high):
-    assert share_interval(correct, images) == pytest.approx((low, high), abs=1e-3)
+    assert share_interval(correct, images)[1:] == pytest.approx((low, high), abs=1e-3)
 
 
 @given(st.integers(1, 300), st.data())
@@ -85,11 +86,11 @@ def test_the_interval_of_a_share_is_wilsons(images, data):
     z, share = stats.norm.ppf(0.975), correct / images
     centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
     half = z * np.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
-    assert share_interval(correct, images) == pytest.approx((centre - half, centre + half), abs=1e-9)
+    assert share_interval(correct, images)[1:] == pytest.approx((centre - half, centre + half), abs=1e-9)
 
 
 def test_a_lower_level_gives_a_narrower_share():
-    (low, high), (inner_low, inner_high) = share_interval(30, 34), share_interval(30, 34, level=0.8)
+    (_, low, high), (_, inner_low, inner_high) = share_interval(30, 34), share_interval(30, 34, level=0.8)
     assert low < inner_low < inner_high < high
 
 
@@ -490,3 +491,10 @@ def test_a_bootstrap_needs_a_sample():
 def test_the_best_is_of_a_whole_number():
     with pytest.raises(ValueError, match=r"needs k in 1 to 3, got 1\.5"):
         unchecked(best_of)(np.array([0.9, 0.8, 0.7]), 1.5)
+
+
+def test_an_interval_changes_its_unit_as_a_whole_and_is_read_as_a_sentence_has_it():
+    interval = Interval(-0.02, -0.05, 0.01)
+    assert 100 * interval == interval * 100 == pytest.approx((-2, -5, 1))
+    assert f"{interval:.0%}" == "−2% (−5% to 1%)"
+    assert isinstance(mean_interval([1.0, 2.0]), Interval) and share_interval(3, 4).value == 0.75

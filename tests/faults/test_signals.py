@@ -117,7 +117,7 @@ def test_a_second_ctrl_c_changes_nothing_and_what_ran_can_be_kept(slow, tmp_path
         130,
         f"Stopped by SIGINT. What ran is kept in {tmp_path}/out.failed.ipynb.",
     )
-    assert results.record(tmp_path / "out.failed.ipynb")["failed"]["error"] == "Stopped"
+    assert results.run_of(tmp_path / "out.failed.ipynb")["failed"]["error"] == "Stopped"
 
 
 def test_a_run_under_nohup_outlives_the_terminal(write_notebook, tmp_path):
@@ -135,7 +135,7 @@ def test_runs_started_at_once_keep_a_file_each(write_notebook, tmp_path):
     assert [process.returncode for process in started] == [0, 0, 0], said
     kept = sorted((tmp_path / "runs").iterdir())
     assert [path.name for path in kept] == ["out-2.ipynb", "out-3.ipynb", "out.ipynb"]
-    assert sorted(results.record(path)["parameters"]["x"] for path in kept) == [0, 1, 2]
+    assert sorted(results.run_of(path)["parameters"]["x"] for path in kept) == [0, 1, 2]
 
 
 def test_a_full_disk_is_one_sentence(write_notebook, tmp_path):

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 
 from hqnn_utils.notebooks import results, runs
 from hqnn_utils.notebooks.parameters import ChapterError
-from hqnn_utils.notebooks.results import Result, filled, glue, of, record, write_numbers
+from hqnn_utils.notebooks.results import Result, filled, glue, of, record, run_of, write_numbers
 
 CHECK = """from hqnn_utils.notebooks.parameters import check_parameters
 from hqnn_utils.notebooks.results import glue
@@ -65,8 +65,8 @@ def test_plain_papermill_on_an_executed_chapter_records_what_it_computed(default
     output = tmp_path / "out.ipynb"
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-p", "x", "4.0", str(default), str(output)]
     subprocess.run(command, check=True, capture_output=True)
-    assert record(output)["parameters"] == {"x": 4.0} and record(output)["finished"]
-    assert "wall_time_s" in record(default) and "wall_time_s" not in record(output)  # that was another run's
+    assert run_of(output)["parameters"] == {"x": 4.0} and run_of(output)["finished"]
+    assert "wall_time_s" in run_of(default) and "wall_time_s" not in run_of(output)  # that was another run's
     assert of(output)["double"].value == 8.0
     assert "This run has x = 4.0 (not 1.5)" in shown(output)  # the sentences still have the default's numbers …
     assert write_numbers(output) and "double is 8.0" in sentence(output)  # … until they are written
@@ -75,17 +75,17 @@ def test_plain_papermill_on_an_executed_chapter_records_what_it_computed(default
 
 def test_a_run_that_was_stopped_does_not_look_finished(default):
     notebook = nbformat.read(default, as_version=4)
-    assert record(default)["finished"]
+    assert run_of(default)["finished"]
     notebook.cells[-2].update(execution_count=None, outputs=[])  # as papermill leaves a cell that it did not reach
     nbformat.write(notebook, default)
-    assert not record(default)["finished"]
+    assert not run_of(default)["finished"]
 
 
 def test_a_run_with_an_error_does_not_look_finished(default):
     notebook = nbformat.read(default, as_version=4)
     notebook.cells[-2].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[]))
     nbformat.write(notebook, default)
-    assert not record(default)["finished"]
+    assert not run_of(default)["finished"]
 
 
 def test_cells_of_an_earlier_run_are_no_results_of_this_one(default):
@@ -95,7 +95,7 @@ def test_cells_of_an_earlier_run_are_no_results_of_this_one(default):
     again.cells[0].source = again.cells[0].source.replace("1.5", "4.0")
     NotebookClient(again, kernel_name="python3").execute()
     nbformat.write(notebook, default)
-    assert record(default)["parameters"] == {"x": 4.0} and not record(default)["finished"]
+    assert run_of(default)["parameters"] == {"x": 4.0} and not run_of(default)["finished"]
     assert of(default).keys() == {"double", "word"}  # half is the first run's
 
 
@@ -160,13 +160,13 @@ def test_a_sentence_that_cannot_be_written_loses_no_run(chapter, tmp_path, quote
     nbformat.write(notebook, chapter)
     with pytest.raises(runs.RunError, match=r"The run itself is whole and written: .*out\.ipynb"):
         runs.run(str(chapter), {"x": "4"}, tmp_path / "out.ipynb")
-    assert of(tmp_path / "out.ipynb")["double"].value == 8.0 and record(tmp_path / "out.ipynb")["finished"]
+    assert of(tmp_path / "out.ipynb")["double"].value == 8.0 and run_of(tmp_path / "out.ipynb")["finished"]
     assert "This run has x = 4 " in shown(tmp_path / "out.ipynb")
 
 
 def test_a_notebook_without_a_record_has_none(write_notebook, tmp_path):
     path = write_notebook(tmp_path / "a.ipynb", "1 + 1")
-    assert record(path) == {} and of(path) == {}
+    assert run_of(path) == {} and of(path) == {}
 
 
 @pytest.mark.parametrize(
@@ -189,3 +189,41 @@ def test_results_agree_within_the_tolerance_that_they_declare(mine, theirs, tole
 
 def test_an_output_that_was_not_glued_is_no_result():
     assert results.in_outputs([{"output_type": "stream", "text": "1.0"}]) == {}
+
+
+FACTS = """
+import pandas as pd
+from hqnn_utils.evidence.statistics import Interval
+from hqnn_utils.notebooks.results import record
+record(
+    {"gain": Interval(1.5, 1.0, 2.0), "of": {"a": 1, 4: "text"}, "table": pd.DataFrame({"mean": [0.5]}, index=["row"])},
+    unit={"gain*": "pp"},
+    tolerance={"*_low": 0.25, "gain*": 0.1},
+)
+record(Interval(7, 6, 8), "alone", "s")
+"""
+
+
+def test_a_section_is_recorded_in_one_call(tmp_path):
+    path = write_notebook(tmp_path / "book" / "facts.ipynb", CHECK, FACTS, parameters="x: float = 1.5  # a number, in [0, 9]")
+    assert of(runs.run(str(path), {}, tmp_path / "out.ipynb")) == {
+        "gain": Result(1.5, "pp", 0.1),
+        "gain_low": Result(1.0, "pp", 0.25),
+        "gain_high": Result(2.0, "pp", 0.1),
+        "of_a": Result(1, "", 0.0),
+        "of_4": Result("text", "", 0.0),
+        "table_row_mean": Result(0.5, "", 0.0),
+        "alone": Result(7, "s", 0.0),
+        "alone_low": Result(6, "s", 0.0),
+        "alone_high": Result(8, "s", 0.0),
+    }
+
+
+def test_two_results_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two results of one name: a_b"):
+        record({"a": {"b": 1}, "a_b": 2})
+
+
+def test_what_is_no_number_is_refused_by_its_full_name():
+    with pytest.raises(ValueError, match="result 'a_b' is nan"):
+        record({"a": {"b": float("nan")}})

@@ -134,7 +134,7 @@ def test_a_run_can_be_read_by_everyone(executed):
 
 
 def test_a_run_keeps_its_record(executed):
-    record = results.record(executed)
+    record = results.run_of(executed)
     assert (record["chapter"], record["parameters"]) == ("small", {"epochs": 5, "rate": 0.1})
     assert datetime.strptime(record["date"], "%Y-%m-%d")
     assert 0 < record["wall_time_s"] < 600
@@ -200,7 +200,7 @@ def test_what_a_killed_run_left_of_its_kernel_is_removed_by_the_next_and_nothing
 def test_a_runs_output_is_run_again_with_its_own_parameters(executed, tmp_path):
     again = run(str(executed), {"rate": "0.5"}, tmp_path / "again.ipynb")
     assert results.of(again)["epochs"].value == 5
-    assert results.record(again)["parameters"] == {"epochs": 5, "rate": 0.5}
+    assert results.run_of(again)["parameters"] == {"epochs": 5, "rate": 0.5}
     tags = [cell["metadata"].get("tags") for cell in json.loads(again.read_text())["cells"]]
     assert tags.count(["injected-parameters"]) == 1
 
@@ -295,7 +295,7 @@ def test_overwriting_replaces_a_file_and_follows_a_link(imitated, chapter):
     in_the_way(chapter.parent)
     run(str(chapter), {}, chapter.parent / "link", overwrite=True)
     assert (chapter.parent / "link").readlink() == Path("file")
-    assert results.record(chapter.parent / "file")["chapter"] == "small"
+    assert results.run_of(chapter.parent / "file")["chapter"] == "small"
 
 
 def test_a_link_to_nothing_is_followed(imitated, chapter):
@@ -342,7 +342,7 @@ def test_runs_that_want_one_name_get_one_each(imitated, chapter, monkeypatch):
     monkeypatch.setattr(runs, "_place", lambda output, *_: (Path("runs").mkdir(exist_ok=True), output)[1])  # all start at once
     written = [run(str(chapter), {"epochs": epochs}, Path("runs/out.ipynb")) for epochs in "123"]
     assert [path.name for path in written] == ["out.ipynb", "out-2.ipynb", "out-3.ipynb"]
-    assert [results.record(path)["parameters"]["epochs"] for path in written] == [1, 2, 3]
+    assert [results.run_of(path)["parameters"]["epochs"] for path in written] == [1, 2, 3]
 
 
 def test_without_an_output_a_run_goes_to_runs_under_the_chapters_name_and_the_time(imitated, chapter, monkeypatch):
@@ -355,14 +355,14 @@ def test_without_an_output_a_run_goes_to_runs_under_the_chapters_name_and_the_ti
 
 
 def test_a_notebook_that_was_not_run_has_no_record(chapter):
-    assert results.record(chapter) == {}
+    assert results.run_of(chapter) == {}
 
 
 def test_a_chapter_may_renew_its_own_outputs_with_its_defaults_if_asked(imitated, chapter):
     with pytest.raises(ChapterError, match="--overwrite"):
         run(str(chapter), {}, chapter)
     assert run(str(chapter), {}, chapter, overwrite=True) == chapter
-    assert results.record(chapter)["parameters"] == {"epochs": 3, "rate": 0.1}
+    assert results.run_of(chapter)["parameters"] == {"epochs": 3, "rate": 0.1}
 
 
 def test_a_kernel_in_another_folder_sees_the_same_data_root(write_notebook, monkeypatch, tmp_path):
@@ -398,7 +398,7 @@ def test_a_failed_run_can_be_kept_to_look_into(write_notebook, tmp_path, cell, f
     with pytest.raises(RunError, match=r"What ran is kept in .*out\.failed\.ipynb"):
         run(str(chapter), {"epochs": "5"}, tmp_path / "runs" / "out.ipynb", keep_failed=True)
     assert list(kept.parent.iterdir()) == [kept]
-    record = results.record(kept)
+    record = results.run_of(kept)
     assert (record["failed"], record["parameters"]["epochs"]) == (failed, 5)
     assert "seen" in kept.read_text() and ("Traceback" in kept.read_text()) == ("cell" in failed)
 
@@ -412,7 +412,7 @@ def test_an_interrupted_run_can_be_kept_too(chapter, monkeypatch):
         with pytest.raises(KeyboardInterrupt) as stop:
             run(str(chapter), {}, chapter.parent / "runs" / "small.ipynb", keep_failed=True)
         assert stop.value.__notes__ == [f"What ran is kept in {chapter.parent / 'runs' / name}."]
-        assert results.record(chapter.parent / "runs" / name)["failed"]["error"] == "KeyboardInterrupt"
+        assert results.run_of(chapter.parent / "runs" / name)["failed"]["error"] == "KeyboardInterrupt"
 
 
 def test_a_run_that_cannot_be_written_where_it_should_is_kept_elsewhere(imitated, chapter, monkeypatch, tmp_path):
@@ -432,4 +432,4 @@ def test_a_run_that_cannot_be_written_where_it_should_is_kept_elsewhere(imitated
         run(str(chapter), {}, tmp_path / "runs" / "out.ipynb")
     assert list((tmp_path / "runs").iterdir()) == []
     (kept,) = (tmp_path / "tmp").rglob("out.ipynb")
-    assert str(kept) in str(refusal.value) and results.record(kept)["chapter"] == "small"
+    assert str(kept) in str(refusal.value) and results.run_of(kept)["chapter"] == "small"
