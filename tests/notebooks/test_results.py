@@ -204,7 +204,7 @@ record(Interval(7, 6, 8), "alone", "s")
 """
 
 
-def test_a_section_is_recorded_in_one_call(tmp_path):
+def test_a_section_is_recorded_in_one_call(tmp_path, write_notebook):
     path = write_notebook(tmp_path / "book" / "facts.ipynb", CHECK, FACTS, parameters="x: float = 1.5  # a number, in [0, 9]")
     assert of(runs.run(str(path), {}, tmp_path / "out.ipynb")) == {
         "gain": Result(1.5, "pp", 0.1),
