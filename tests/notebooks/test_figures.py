@@ -12,6 +12,8 @@ FIGURES = {
     "points": lambda: figures.curves([0, 1], {}, "x", "y", {"measured": ([0, 1], BAD)}),
     "errors": lambda: figures.curves([0, 1], {}, "x", "y", {"measured": ([0, 1], [0, 1], BAD)}),
     "histories": lambda: figures.learning_curves({"-Q": np.array([BAD, BAD])}, "loss"),
+    "intervals": lambda: figures.intervals([1], {"-Q": [(*BAD, 1.0)]}, "x", "y"),
+    "layers": lambda: figures.layer_panels({"before": {"relu": [(*BAD, 1.0)]}}, ["conv 1"], "gradient"),
     "seeds": lambda: figures.seed_dots({"-Q": BAD}, {"-Q": INTERVAL}, "accuracy"),
     "interval of seeds": lambda: figures.seed_dots({"-Q": [0.9]}, {"-Q": (*BAD, 1.0)}, "accuracy"),
     "panels": lambda: figures.seed_panels({"digits": {"-Q": BAD}}, "accuracy"),
@@ -48,6 +50,46 @@ def test_every_kind_of_points_is_drawn_in_a_colour_of_its_own_up_to_seven():
     assert len(shown(7)) == 7
     with pytest.raises(ValueError, match=r"more than 7 kinds of points .* kind 7"):
         shown(8)
+
+
+def test_intervals_of_one_place_stand_beside_each_other_with_their_ends_where_they_belong():
+    found = {"sine": [(0.5, 0.4, 0.7)], "mine": [(0.5, 0.1, 0.6)]}
+    figure = figures.intervals([2], found, "x", "y", {"sine": ([1, 3], [0.5, 0.5])})
+    (axes,) = figure.axes
+    drawn = [container.lines for container in axes.containers]
+    ends = [bars[0].get_segments()[0][:, 1] for _, _, bars in drawn]
+    np.testing.assert_allclose(ends, [(0.4, 0.7), (0.1, 0.6)])
+    first, second = (point.get_transform().transform((2, 0.5)) for point, _, _ in drawn)
+    assert second[0] > first[0] + 3 and second[1] == first[1]  # pixels
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["sine", "mine"]
+    assert axes.get_lines()[0].get_color() == drawn[0][0].get_color()  # the line is the sine's too
+
+
+def test_an_interval_without_its_value_reaches_to_it():
+    axes = figures.intervals([1], {"-Q": [(0.5, 0.6, 0.7)]}, "x", "y").axes[0]
+    np.testing.assert_allclose(axes.containers[0].lines[2][0].get_segments()[0][:, 1], (0.5, 0.7))
+
+
+def test_more_measurements_than_can_be_told_apart_are_refused():
+    with pytest.raises(ValueError, match=r"more than 4 kinds of points .* kind 4"):
+        figures.intervals([0], {f"kind {k}": [(0, 0, 0)] for k in range(5)}, "x", "y")
+
+
+def test_a_logarithmic_axis_has_the_ticks_that_were_asked_for():
+    figure = figures.log_axis(figures.curves([1, 30], {"-Q": [0, 1]}, "x", "y"), [1, 2.5, 30])
+    figure.canvas.draw()
+    assert figure.axes[0].get_xscale() == "log" and list(figure.axes[0].get_xticks()) == [1, 2.5, 30]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2.5", "30"]
+    assert not len(figure.axes[0].get_xticks(minor=True))
+
+
+@pytest.mark.parametrize("rows", [[(3, 1, 9)], [(0, 1, 3, 7, 9)]], ids=["an interval", "quantiles"])
+def test_a_layer_has_its_middle_value_as_a_point_and_the_outermost_as_a_bar(rows):
+    axes = figures.layer_panels({"before": {"relu": rows}}, ["conv 1"], "gradient").axes[0]
+    (point,), (thin, thick) = axes.get_lines(), axes.collections
+    assert point.get_ydata() == [3]
+    assert tuple(thin.get_segments()[0][:, 1]) == (min(rows[0]), 9)
+    assert tuple(thick.get_segments()[0][:, 1]) == ((1, 7) if len(rows[0]) == 5 else (3, 3))
 
 
 @pytest.mark.parametrize("labels", [["7"], ["7", "1", "4"]])
