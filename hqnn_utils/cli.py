@@ -125,13 +125,13 @@ STEP = 100
 
 @main.group()
 def data() -> None:
-    """List, fetch and verify the data sets."""
+    """List, fetch and verify the data sets, and the weights of the frozen network."""
 
 
 @data.command("list")
 def list_() -> None:
-    """Every data set: images, size, licence, and whether it is here."""
-    from hqnn_utils.datasets.catalogue import DataError, entries, root, verify
+    """Every data set, and all weights: images, size, licence, and whether it is here."""
+    from hqnn_utils.datasets.catalogue import DataError, entries, root
 
     try:
         place = root()
@@ -141,10 +141,11 @@ def list_() -> None:
         if entry.embedded:
             there = f"bundled with {entry.embedded}"
         else:
-            states = list(verify(name).values())
+            states = list(entry.verify().values())
             there = f"{states.count('ok')} of {len(states)} files here and intact"
-        images = " + ".join(f"{count:,} {split}" for split, count in entry.counts.items())
-        click.echo(f"{name:12} {entry.title}\n{'':12} {images} images, {entry.bytes / 1e6:.1f} MB, {entry.licence}; {there}")
+        counts = " + ".join(f"{count:,} {split}" for split, count in entry.counts.items())
+        images = f"{counts} images, " if counts else ""
+        click.echo(f"{name:12} {entry.title}\n{'':12} {images}{entry.bytes / 1e6:.1f} MB, {entry.licence}; {there}")
     click.echo(f"data root: {place}")
 
 
@@ -152,19 +153,20 @@ def list_() -> None:
 @click.argument("name")
 def fetch(name) -> None:
     """Download what is missing or altered of data set NAME."""
-    from hqnn_utils.datasets.catalogue import entry, fetch, verify
+    from hqnn_utils.datasets.catalogue import entry
 
-    fetch(name)
-    click.echo(f"{name}: {len(verify(name))} file(s) intact in {entry(name).embedded or entry(name).folder}")
+    wanted = entry(name)
+    wanted.fetch()
+    click.echo(f"{name}: {len(wanted.verify())} file(s) intact in {wanted.embedded or wanted.folder}")
 
 
 @data.command("verify")
 @click.argument("name")
 def verify_(name) -> None:
     """Compare every file of data set NAME with its SHA-256."""
-    from hqnn_utils.datasets.catalogue import verify
+    from hqnn_utils.datasets.catalogue import entry
 
-    states = verify(name)
+    states = entry(name).verify()
     many = len(states) > 20
     for file, state in states.items():
         if not (many and state == "ok"):

@@ -5,6 +5,7 @@ Used in book/experiments/device_timing.
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from time import perf_counter
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from pennylane.devices import Device
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hqnn_utils.learning.models import Dressed
+from hqnn_utils.learning.models import Dressed, dressed
 from hqnn_utils.quantum import circuits
 from hqnn_utils.quantum.layers import QuantumLayer
 
@@ -75,13 +76,10 @@ def head(
 
     Shape: `(batch, n_features)` → `(batch, n_classes)` scores. Source: the slides, Experiment 3; `models.Dressed`.
     """
+    circuit = partial(QuantumLayer, simulator=simulator, diff_method=diff_method, shots=shots, seed=0)
     with torch.random.fork_rng():  # the caller's own randomness goes on as if nothing had been drawn
         torch.manual_seed(0)
-        network = Dressed(n_features, n_classes, "-Q-Ent", n_qubits, depth)
-        weights = network[2].state_dict()
-        network[2] = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method=diff_method, shots=shots, seed=0)
-    network[2].load_state_dict(weights)
-    return network
+        return dressed(n_features, n_classes, circuit, n_qubits, depth)
 
 
 def training_step(network: nn.Module, inputs: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]) -> Callable:
