@@ -54,3 +54,9 @@ def test_every_kind_of_points_is_drawn_in_a_colour_of_its_own_up_to_seven():
 def test_every_image_is_shown_with_a_label(labels):
     with pytest.raises(ValueError, match="zip"):
         figures.image_grid(np.zeros((2, 3, 3)), labels)
+
+
+def test_a_duration_is_hollow_because_it_is_said_to_be_and_not_for_its_name():
+    rows = {"SV1, emulated": (2.0, 1.0, 3.0), "SV1": (2.0, 1.0, 3.0)}
+    axes = figures.durations(rows, {}, "s", hollow=["SV1"]).axes[0]
+    assert [bar.lines[0].get_markerfacecolor() for bar in axes.containers] == [figures.BLUE, "white"]
