@@ -107,11 +107,11 @@ def numbers(pages) -> None:
 @click.option("--arn", default="", help="Another processor than that of the list, by the name Braket gives it.")
 def devices_(arn) -> None:
     """Every device that circuits can run on: whether it can be used here, why not, and what it costs."""
-    from hqnn_utils.hardware.devices import device, listed, state
+    from hqnn_utils.hardware.devices import availability, device, listed
 
     found = {name: device(name, arn if name == "processor" else "") for name in listed()}
     for name, entry in found.items():
-        now = state(entry)
+        now = availability(entry)
         cost = str(entry.price)
         if cost != "free":
             step = entry.price.of(STEP, STEP * entry.shots)

@@ -7,7 +7,7 @@ Matplotlib leaves out what is NaN or infinite, and nobody sees that a point is m
 `checks.NotFinite` says which is not. A NaN in a line is a gap, where the function is not defined.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -371,19 +371,20 @@ def forest(
     return figure
 
 
-def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: str) -> Figure:
+def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: str, hollow: Collection[str] = ()) -> Figure:
     """One row a device, on a logarithmic axis: median and range of what was measured, and what was published a cross.
 
     Args:
-        measured: row → (median, least, greatest); emulations have the word in their name, and are drawn hollow.
+        measured: row → (median, least, greatest).
         published: row → published value; rows without a measurement come last.
         xlabel: with units.
+        hollow: rows that are drawn so, e.g. because they are emulated.
     """
     rows = [*measured, *(name for name in published if name not in measured)]
     figure, axes = plt.subplots(figsize=(6.0, 0.9 + 0.32 * len(rows)))
     for name, times in measured.items():
         median, low, high = finite(f"times of {name!r}", times)
-        fill = "white" if "emulated" in name else BLUE
+        fill = "white" if name in hollow else BLUE
         bar = [[median - low], [high - median]]
         axes.errorbar(median, rows.index(name), xerr=bar, fmt="o", color=BLUE, mfc=fill, capsize=3)
     shown = [rows.index(name) for name in published]

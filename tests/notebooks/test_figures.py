@@ -116,3 +116,9 @@ def test_one_system_stands_out_among_all_whose_times_grow():
     assert lines["ours"].get_linewidth() > max(lines[name].get_linewidth() for name in ("quick", "few"))
     assert list(lines["quick"].get_ydata()) == [1.0, 4.0] and np.isnan(lines["few"].get_ydata()[1])
     assert len({line.get_marker() for line in lines.values()}) == 3
+
+
+def test_a_duration_is_hollow_because_it_is_said_to_be_and_not_for_its_name():
+    rows = {"SV1, emulated": (2.0, 1.0, 3.0), "SV1": (2.0, 1.0, 3.0)}
+    axes = figures.durations(rows, {}, "s", hollow=["SV1"]).axes[0]
+    assert [bar.lines[0].get_markerfacecolor() for bar in axes.containers] == [figures.BLUE, "white"]
