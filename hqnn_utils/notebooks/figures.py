@@ -189,8 +189,10 @@ def intervals(
         value, low, high = finite(f"intervals of {label!r}", rows, place=x).T
         look = looks[label] | {"linestyle": "none"}
         aside = mpl.transforms.ScaledTranslation((number - (len(found) - 1) / 2) / 15, 0, figure.dpi_scale_trans)
-        bars = [np.maximum(value - low, 0), np.maximum(high - value, 0)]
-        axes.errorbar(x, value, bars, **look, capsize=3, elinewidth=1.5, label=label, transform=axes.transData + aside)
+        low, high = np.minimum(low, value), np.maximum(high, value)
+        axes.update_datalim(np.transpose([[*x, *x], [*low, *high]]))  # what is moved aside is not counted by itself
+        look |= dict(capsize=3, elinewidth=1.5, label=label, transform=axes.transData + aside)
+        axes.errorbar(x, value, [value - low, high - value], **look)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     _legend_above(axes)
     return figure

@@ -67,6 +67,16 @@ def test_intervals_of_one_place_stand_beside_each_other_with_their_ends_where_th
     assert axes.get_lines()[0].get_color() == drawn[0][0].get_color()  # the line is the sine's too
 
 
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_every_interval_lies_within_the_axes(scale):
+    figure = figures.intervals([1, 9], {"-Q": [(0.5, 0.1, 0.6), (5, 4, 7)], "mine": [(2, 1, 3)] * 2}, "x", "y")
+    figures.log_axis(figure, [1, 9])
+    (axes,) = figure.axes
+    axes.set_yscale(scale)
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert left < 1 and right > 9 and bottom < 0.1 and top > 7
+
+
 def test_an_interval_without_its_value_reaches_to_it():
     axes = figures.intervals([1], {"-Q": [(0.5, 0.6, 0.7)]}, "x", "y").axes[0]
     np.testing.assert_allclose(axes.containers[0].lines[2][0].get_segments()[0][:, 1], (0.5, 0.7))
