@@ -7,11 +7,12 @@ Matplotlib leaves out what is NaN or infinite, and nobody sees that a point is m
 `checks.NotFinite` says which is not. A NaN in a line is a gap, where the function is not defined.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from hqnn_utils.checks import finite
@@ -81,6 +82,42 @@ def curves(x, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict
 def _legend_above(axes) -> None:
     """A legend that never covers data."""
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+
+def matrix(values: np.ndarray, xlabel: str, ylabel: str, label: str) -> Figure:
+    """The entries of a matrix as colours, red where positive and blue where negative, white at 0.
+
+    Args:
+        values: `(rows, columns)`, in [-1, 1].
+        xlabel, ylabel: what columns and rows are.
+        label: what an entry is.
+    """
+    finite("values", values, row=range(len(values)), column=range(np.shape(values)[1]))
+    figure, axes = plt.subplots(figsize=(4.2, 3.4))
+    picture = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(False)
+    figure.colorbar(picture, label=label)
+    return figure
+
+
+def scaling(times: pd.DataFrame, xlabel: str, ylabel: str, own: str) -> Figure:
+    """How the times of several systems grow, one line a system, on logarithmic axes.
+
+    Args:
+        times: a row a system, a column a size; a size that a system was not asked for is NaN, and a gap in its line.
+        xlabel, ylabel: what the sizes and the times are, with units.
+        own: the row that is drawn as a thick line.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 4.0))
+    for k, (system, row) in enumerate(times.sort_values(times.columns[0]).iterrows()):
+        look = dict(lw=3, color=BLUE) if system == own else dict(lw=1.2, ls=("--", "-.", ":")[k % 3])
+        axes.plot(row.index, row, marker="os^vDPX*"[k % 8], label=system, **look)
+    axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+    axes.set_xticks(times.columns, times.columns)
+    axes.minorticks_off()
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.15), fontsize=9)
+    return figure
 
 
 def angle_axis(figure: Figure) -> Figure:
@@ -336,19 +373,20 @@ def forest(
     return figure
 
 
-def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: str) -> Figure:
+def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: str, hollow: Collection[str] = ()) -> Figure:
     """One row a device, on a logarithmic axis: median and range of what was measured, and what was published a cross.
 
     Args:
-        measured: row → (median, least, greatest); emulations have the word in their name, and are drawn hollow.
+        measured: row → (median, least, greatest).
         published: row → published value; rows without a measurement come last.
         xlabel: with units.
+        hollow: rows that are drawn so, e.g. because they are emulated.
     """
     rows = [*measured, *(name for name in published if name not in measured)]
     figure, axes = plt.subplots(figsize=(6.0, 0.9 + 0.32 * len(rows)))
     for name, times in measured.items():
         median, low, high = finite(f"times of {name!r}", times)
-        fill = "white" if "emulated" in name else BLUE
+        fill = "white" if name in hollow else BLUE
         bar = [[median - low], [high - median]]
         axes.errorbar(median, rows.index(name), xerr=bar, fmt="o", color=BLUE, mfc=fill, capsize=3)
     shown = [rows.index(name) for name in published]
