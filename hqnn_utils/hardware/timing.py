@@ -6,7 +6,7 @@ Used in book/experiments/device_timing.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -108,8 +108,8 @@ def clocked(device: Device) -> Iterator[list[float]]:
     """Collects, in a list, the seconds of every call of a device."""
     spent, inside = [], []
 
-    def timed(way_in):
-        def call(*args, **kwargs):
+    def timed(way_in: Callable) -> Callable:
+        def call(*args: Any, **kwargs: Any) -> Any:
             if inside:  # a device may call itself
                 return way_in(*args, **kwargs)
             inside.append(True)
@@ -200,7 +200,7 @@ class Scaling(NamedTuple):
     per_gate: float
     per_amplitude: float
 
-    def __call__(self, n_qubits: ArrayLike, depth: int = 2) -> np.ndarray:
+    def __call__(self, n_qubits: ArrayLike, depth: int = 2) -> np.ndarray | float:
         """Seconds, for one number of qubits or an array of them."""
         n = np.asarray(n_qubits)
         count = np.vectorize(lambda n: gates(int(n), depth))(n)
