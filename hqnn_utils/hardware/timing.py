@@ -5,6 +5,7 @@ Used in book/experiments/device_timing.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 from unittest import mock
@@ -18,7 +19,7 @@ from pennylane.devices import Device
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hqnn_utils.learning.models import Dressed
+from hqnn_utils.learning.models import Dressed, dressed
 from hqnn_utils.quantum import circuits
 from hqnn_utils.quantum.layers import QuantumLayer
 
@@ -78,13 +79,10 @@ def head(
 
     Shape: `(batch, n_features)` → `(batch, n_classes)` scores. Source: the slides, Experiment 3; `models.Dressed`.
     """
+    circuit = partial(QuantumLayer, simulator=simulator, diff_method=diff_method, shots=shots, seed=seed)
     with torch.random.fork_rng():  # the caller's own randomness goes on as if nothing had been drawn
         torch.manual_seed(seed)
-        network = Dressed(n_features, n_classes, "-Q-Ent", n_qubits, depth)
-        weights = network[2].state_dict()
-        network[2] = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method=diff_method, shots=shots, seed=seed)
-    network[2].load_state_dict(weights)
-    return network
+        return dressed(n_features, n_classes, circuit, n_qubits, depth)
 
 
 def training_step(network: nn.Module, inputs: Float[Tensor, "batch features"], labels: Int[Tensor, " batch"]) -> Callable:
@@ -182,7 +180,7 @@ def _seconds(call: Callable) -> float:
 
 def time_circuit(simulator: Device | str, n_qubits: int, depth: int = 2, shots: int = 0, repeats: int = 3) -> float:
     """Median of the seconds of one circuit of `n_qubits`, run for its expectation values alone, after one to warm up."""
-    layer = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method="parameter-shift", shots=shots, seed=0)
+    layer = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method="parameter-shift", shots=shots, seed=seed)
     row = torch.linspace(-1, 1, n_qubits).unsqueeze(0)
     with torch.no_grad():
         return float(np.median([_seconds(lambda: layer(row)) for _ in range(repeats + 1)][1:]))
