@@ -180,7 +180,7 @@ def _seconds(call: Callable) -> float:
 
 def time_circuit(simulator: Device | str, n_qubits: int, depth: int = 2, shots: int = 0, repeats: int = 3) -> float:
     """Median of the seconds of one circuit of `n_qubits`, run for its expectation values alone, after one to warm up."""
-    layer = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method="parameter-shift", shots=shots, seed=seed)
+    layer = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method="parameter-shift", shots=shots, seed=0)
     row = torch.linspace(-1, 1, n_qubits).unsqueeze(0)
     with torch.no_grad():
         return float(np.median([_seconds(lambda: layer(row)) for _ in range(repeats + 1)][1:]))
