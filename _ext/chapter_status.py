@@ -31,7 +31,7 @@ def _table(rows: list[tuple]) -> nodes.table:
         for row in content:
             section += nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in row))
     group += [head, body]
-    return nodes.table("", group)
+    return nodes.table("", group, classes=["with-row-heads"])
 
 
 def setup(app):

@@ -255,7 +255,7 @@ def filled(text: str, of_chapter: Callable[[str], dict[str, Result]]) -> str:
     def quote(mark: re.Match) -> str:
         result = of_chapter(mark["chapter"] or "").get(mark["name"])
         comment = mark[0][len(mark["value"]) :]
-        return (_written(result.value, mark["format"] or "") if result else "—") + comment
+        return (written(result.value, mark["format"] or "") if result else "—") + comment
 
     try:
         return QUOTED.sub(quote, text)
@@ -263,7 +263,7 @@ def filled(text: str, of_chapter: Callable[[str], dict[str, Result]]) -> str:
         raise ChapterError(f"a number is quoted with a format that does not fit it: {error}") from None
 
 
-def _written(value, format_: str) -> str:
+def written(value: object, format_: str) -> str:
     """A value as a sentence has it: with a real minus sign, and powers of ten instead of an `e`."""
     text = f"{value:{format_}}"
     if isinstance(value, str):

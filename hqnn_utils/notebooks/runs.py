@@ -21,6 +21,7 @@ import click
 import psutil
 
 from hqnn_utils import files
+from hqnn_utils.files import read_notebook
 from hqnn_utils.notebooks import parameters, results
 from hqnn_utils.notebooks.parameters import ChapterError
 
@@ -53,6 +54,27 @@ def find(chapter: str) -> Path:
     near = difflib.get_close_matches(Path(chapter).stem, known)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the book has {', '.join(known)}"
     raise ChapterError(f"unknown chapter {chapter!r}: {hint}")
+
+
+def title(path: Path) -> str:
+    """The heading of a notebook."""
+    text = "\n".join(cell["source"] for cell in read_notebook(path)["cells"] if cell["cell_type"] == "markdown")
+    heading = re.search(r"^# (.+)$", text, re.MULTILINE)
+    return heading[1] if heading else path.stem
+
+
+def copy(folder: Path) -> list[Path]:
+    """Write all chapters into a folder, each under its part, to work on them; returns where they are.
+
+    Raises:
+        ChapterError: one of them is there already; nothing is written.
+    """
+    places = {path: folder / path.relative_to(BOOK) for path in chapters().values()}
+    if there := [place for place in places.values() if os.path.lexists(place)]:
+        raise ChapterError(f"cannot copy to {folder}: {there[0]} is there already; choose another folder")
+    for path, place in places.items():
+        files.write(place, path.read_bytes())
+    return list(places.values())
 
 
 def run(
@@ -193,11 +215,15 @@ def _execute(notebook) -> None:
     from papermill.execute import raise_for_execution_errors, remove_error_markers
     from traitlets.config import Config
 
+    from hqnn_utils.notebooks import kernels
+
     class Kernel(AsyncKernelManager):
         """A kernel of this Python, whatever else is called `python3` on this machine."""
 
         kernel_spec = KernelSpec(resource_dir="", **get_kernel_dict())
 
+    if next(_runs):  # one kernel alone is as fast without
+        kernels.start()
     if os.environ.get("HQNN_DATA"):
         os.environ["HQNN_DATA"] = str(files.root().resolve())  # the kernel may run in another folder
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # what ends a run is said by the error
@@ -212,6 +238,10 @@ def _execute(notebook) -> None:
             config=Config({"KernelManager": connection}),
         )
         raise_for_execution_errors(notebook, None)
+
+
+_runs = count()
+"""Of this process."""
 
 
 @contextmanager
