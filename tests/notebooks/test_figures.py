@@ -50,6 +50,12 @@ def test_every_kind_of_points_is_drawn_in_a_colour_of_its_own_up_to_seven():
         shown(8)
 
 
+def test_every_path_on_the_sphere_has_a_colour_of_its_own_up_to_five():
+    figures.bloch_sphere({f"path {k}": np.eye(3)[0] for k in range(5)})
+    with pytest.raises(ValueError, match=r"more than 5 paths cannot be told apart, got .* path 5"):
+        figures.bloch_sphere({f"path {k}": np.eye(3)[0] for k in range(6)})
+
+
 @pytest.mark.parametrize("labels", [["7"], ["7", "1", "4"]])
 def test_every_image_is_shown_with_a_label(labels):
     with pytest.raises(ValueError, match="zip"):
