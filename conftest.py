@@ -87,8 +87,11 @@ def missing_data(notebook: Path) -> str:
     """Why a chapter cannot be run here with its default parameters; empty if it can."""
     declared = {name: p.default for name, p in parameters.of(notebook).items()}
     names = declared.get("datasets", [declared[one] for one in ("dataset",) if one in declared])
-    for name in catalogue.entries() if names == ["any"] else names:
-        if "missing" in catalogue.verify(name).values():  # altered files are no reason to skip: the chapter will say so
+    sets = [name for name, entry in catalogue.entries().items() if entry.kind != "weights"]
+    for name in sets if names == ["any"] else names:
+        if (
+            "missing" in catalogue.entry(name).verify().values()
+        ):  # altered files are no reason to skip: the chapter will say so
             return f"{name} is not under {catalogue.root()}: `hqnn data fetch {name}`"
     return ""
 

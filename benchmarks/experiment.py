@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from hqnn_utils.datasets import backbone, photos
 from hqnn_utils.learning import tasks
-from hqnn_utils.learning.models import network
+from hqnn_utils.learning.methods import network, title
 from hqnn_utils.quantum.circuits import expval_z, layered
 
 HERE = Path(__file__).parent
@@ -29,7 +29,7 @@ PHOTOGRAPHS = ("hymenoptera", "brain_tumor", "chessman")
 DIGITS = dict(epochs=10, batch_size=16, learning_rate=0.003)
 SETTINGS = dict(epochs=10, batch_size=4, learning_rate=0.001)
 """Those of book/experiments/quantum_entanglement."""
-ENDINGS = ("", "-Q", "-Q-Ent")
+METHODS = ("classical", "-Q", "-Q-Ent")
 
 
 def timed(work) -> float:
@@ -47,8 +47,8 @@ def textbook(n_qubits: int = 4, depth: int = 2) -> nn.Module:
         layered(inputs, theta)
         return expval_z(n_qubits)
 
-    model = network("ResNet18-Q-Ent", 2, n_qubits, depth)
-    model[0][2] = qml.qnn.TorchLayer(node, {"theta": (depth, n_qubits)})
+    model = network("ResNet18", "-Q-Ent", 2, n_qubits, depth)
+    model.head.middle = qml.qnn.TorchLayer(node, {"theta": (depth, n_qubits)})
     return model
 
 
@@ -97,10 +97,10 @@ def main(seeds: int, rounds: int, threads: int):
     here = [tasks.task("mnist", train_size=1000, test_size=400), *map(tasks.task, PHOTOGRAPHS)]
     table_s = {}
     for task in here:
-        for ending in ENDINGS:
+        for method in METHODS:
             how = DIGITS if task.body == "LeNet" else SETTINGS
-            took = timed(lambda: task.accuracy(tasks.train(task, ending, range(seeds), **how)[0]))  # noqa: B023
-            table_s[f"{task.name}: {task.body}{ending}"] = took
+            took = timed(lambda: task.accuracy(tasks.train(task, method, range(seeds), **how)[0]))  # noqa: B023
+            table_s[f"{task.name}: {title(task.body, method)}"] = took
     steps = per_seed(seeds, rounds)
     ratio = steps["loop"]["median_s"] / steps["at_once"]["median_s"]
     results = {

@@ -137,11 +137,11 @@ def numbers(pages: tuple[Path, ...]) -> None:
 @click.option("--arn", default="", help="Another processor than that of the list, by the name Braket gives it.")
 def devices_(arn: str) -> None:
     """Every device that circuits can run on: whether it can be used here, why not, and what it costs."""
-    from hqnn_utils.hardware.devices import device, listed, state
+    from hqnn_utils.hardware.devices import availability, device, listed
 
     found = {name: device(name, arn if name == "processor" else "") for name in listed()}
     for name, entry in found.items():
-        now = state(entry)
+        now = availability(entry)
         cost = str(entry.price)
         if cost != "free":
             step = entry.price.of(STEP, STEP * entry.shots)
@@ -155,13 +155,13 @@ STEP = 100
 
 @main.group()
 def data() -> None:
-    """List, fetch and verify the data sets."""
+    """List, fetch and verify the data sets, and the weights of the frozen network."""
 
 
 @data.command("list")
 def list_data() -> None:
-    """Every data set: images, size, licence, and whether it is here."""
-    from hqnn_utils.datasets.catalogue import DataError, entries, root, verify
+    """Every data set, and all weights: images, size, licence, and whether it is here."""
+    from hqnn_utils.datasets.catalogue import DataError, entries, root
 
     try:
         place = root()
@@ -171,10 +171,11 @@ def list_data() -> None:
         if entry.embedded:
             there = f"bundled with {entry.embedded}"
         else:
-            states = list(verify(name).values())
+            states = list(entry.verify().values())
             there = f"{states.count('ok')} of {len(states)} files here and intact"
-        images = " + ".join(f"{count:,} {split}" for split, count in entry.counts.items())
-        click.echo(f"{name:12} {entry.title}\n{'':12} {images} images, {entry.bytes / 1e6:.1f} MB, {entry.licence}; {there}")
+        counts = " + ".join(f"{count:,} {split}" for split, count in entry.counts.items())
+        images = f"{counts} images, " if counts else ""
+        click.echo(f"{name:12} {entry.title}\n{'':12} {images}{entry.bytes / 1e6:.1f} MB, {entry.licence}; {there}")
     click.echo(f"data root: {place}")
 
 
@@ -182,19 +183,20 @@ def list_data() -> None:
 @click.argument("name")
 def fetch(name: str) -> None:
     """Download what is missing or altered of data set NAME."""
-    from hqnn_utils.datasets.catalogue import entry, fetch, verify
+    from hqnn_utils.datasets.catalogue import entry
 
-    fetch(name)
-    click.echo(f"{name}: {len(verify(name))} file(s) intact in {entry(name).embedded or entry(name).folder}")
+    wanted = entry(name)
+    wanted.fetch()
+    click.echo(f"{name}: {len(wanted.verify())} file(s) intact in {wanted.embedded or wanted.folder}")
 
 
 @data.command("verify")
 @click.argument("name")
 def verify_(name: str) -> None:
     """Compare every file of data set NAME with its SHA-256."""
-    from hqnn_utils.datasets.catalogue import verify
+    from hqnn_utils.datasets.catalogue import entry
 
-    states = verify(name)
+    states = entry(name).verify()
     many = len(states) > 20
     for file, state in states.items():
         if not (many and state == "ok"):

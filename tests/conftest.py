@@ -20,9 +20,9 @@ settings.load_profile("book")
 @pytest.fixture(scope="session")
 def mnist():
     """Skips a test that needs the real MNIST files, with the reason, where they are not at hand."""
-    from hqnn_utils.datasets.catalogue import entry, verify  # here, so that a type checker hooked in by pytest sees the import
+    from hqnn_utils.datasets.catalogue import entry  # here, so that a type checker hooked in by pytest sees the import
 
-    wanting = {file: state for file, state in verify("mnist").items() if state != "ok"}
+    wanting = {file: state for file, state in entry("mnist").verify().items() if state != "ok"}
     if wanting:
         pytest.skip(f"needs intact MNIST files in {entry('mnist').folder}, got {wanting}: try `hqnn data fetch mnist`")
 

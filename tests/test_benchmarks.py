@@ -107,9 +107,9 @@ def experiment():
 def test_the_plain_loop_trains_the_network_that_is_trained_at_once(experiment):
     import torch
 
-    from hqnn_utils.learning.models import network
+    from hqnn_utils.learning.methods import network
 
-    textbook, ours = experiment.textbook(), network("ResNet18-Q-Ent", 2)
+    textbook, ours = experiment.textbook(), network("ResNet18", "-Q-Ent", 2)
     for theirs, mine in zip(textbook.parameters(), ours.parameters(), strict=True):
         assert theirs.shape == mine.shape
         theirs.data.copy_(mine.data + (1.0 if mine.shape == (2, 4) else 0.0))

@@ -1,7 +1,7 @@
-"""What data sets the book knows, where their files lie, and whether they are intact.
+"""What the book knows of published files: data sets and network weights, where they lie, and whether they are intact.
 
 The catalogue is `data/datasets.toml`, and for sets of many files `data/manifests/NAME.sha256`. Files lie under
-`$HQNN_DATA/NAME/`, or under `data/cache/NAME/` of this checkout.
+`$HQNN_DATA/NAME/`, or under `data/cache/NAME/` of this checkout; weights in the folder `weights/` there.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import BinaryIO
@@ -25,29 +26,38 @@ SLOWEST = 50_000
 MARGIN = 2**16
 """So many bytes more than the catalogue says may come before they are refused; a checksum tells the rest."""
 
+READERS = {
+    "digits": "a set of digits: `hqnn_utils.datasets.digits.load({!r})` gives its images",
+    "photographs": "a set of photographs: `hqnn_utils.datasets.photos.published({!r})` lists them",
+    "weights": "weights of a network: `hqnn_utils.datasets.backbone.resnet18({!r})` loads them",
+}
+"""The kinds of entries, and what reads each."""
+
 
 class MissingData(DataError):
     """A data set, or weights, that are not here and cannot be fetched now; nothing is wrong with what is here."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A data set of the catalogue.
+class Dataset:
+    """An entry of the catalogue, which knows its files: where they lie, whether they are intact, and where to get them.
 
     `files` maps file name to `{"bytes": …, "sha256": …}`, or to its SHA-256 alone where a manifest lists many. They come from
-    `mirrors`, addresses that the file names are appended to, from a zip `archive`, whose folder `inside` holds them, or from
-    `kaggle`; a data set without files is `embedded` in a library that is installed anyway.
+    `mirrors`, addresses that the file names are appended to (or what an entry `at` of a file says), from a zip `archive`,
+    whose folder `inside` holds them, or from `kaggle`; a data set without files is `embedded` in a library that is installed
+    anyway.
 
     Photographs lie in folders named as their classes, below the folders of `splits`; without `splits`, we draw a fixed one.
     """
 
     name: str
+    kind: str  # one of READERS
     title: str
-    classes: list[str]
-    counts: dict[str, int]  # images per split: train, test
     licence: str
     citation: str
     homepage: str
+    classes: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)  # images per split: train, test
     sha256: str = ""  # of an embedded data set
     embedded: str = ""
     mirrors: list[str] = field(default_factory=list)
@@ -66,14 +76,88 @@ class Entry:
     @property
     def folder(self) -> Path:
         """Where the files lie, or would lie."""
-        return root() / self.name
+        return root() / ("weights" if self.kind == "weights" else self.name)
+
+    def content(self, file: str) -> bytes:
+        """The bytes of a file, as `content`."""
+        return content(self.folder / file, self.files[file]["sha256"])
+
+    def verify(self) -> dict[str, str]:
+        """The state of each file: `ok`, `missing`, `unreadable`, or `altered`: its SHA-256 is another."""
+        if self.embedded:
+            return {self.embedded: "ok" if _digits_sha256() == self.sha256 else "altered"}
+        return {file: _state(self.folder / file, facts["sha256"]) for file, facts in self.files.items()}
+
+    def fetch(self, timeout: float = 20.0) -> None:
+        """Get what is missing or altered, from the first place that delivers it intact.
+
+        A file is written beside its final place, compared with its SHA-256 and renamed, so an interrupted, truncated or
+        altered download never replaces a good file, and two processes may fetch the same file at once.
+
+        Args:
+            timeout: seconds without an answer before a mirror is given up. As a whole, a file may take this and a second for
+                every `SLOWEST` bytes of its size.
+
+        Raises:
+            DataError: no place delivered a file; names the data set, the place, each cause and the way on.
+        """
+        states = {file: state for file, state in self.verify().items() if state != "ok"}
+        if states and self.embedded:
+            raise DataError(
+                f"data set {self.name!r}: {self.embedded} brings other images than the catalogue's: install it anew"
+            )
+        if states and not self.mirrors:
+            self._unpack(list(states), timeout)
+            return
+        for file, state in states.items():
+            self._download(file, state, timeout)
+
+    def _download(self, file: str, state: str, timeout: float) -> None:
+        facts, causes = self.files[file], []
+        for mirror in self.mirrors:
+            url, limit = mirror + facts.get("at", file), facts.get("bytes", self.bytes) + MARGIN
+            try:
+                return download(url, self.folder / file, limit, facts["sha256"], timeout)
+            except DataError as error:
+                causes.append(f"  {url}: {error}")
+        otherwise = "" if self.kind == "weights" else ", or go on with dataset=digits, which needs no download"
+        raise self._failure(
+            f"{file} is {state} in {self.folder} and could not be downloaded:\n"
+            + "\n".join(causes)
+            + f"\nFetch it with `hqnn data fetch {self.name}` when the network is there, or set HQNN_DATA to a folder that "
+            f"holds {self.folder.name}/{file}{otherwise}."
+        )
+
+    def _unpack(self, needed: list[str], timeout: float) -> None:
+        """Take the files out of the publisher's archive, each only if its SHA-256 is the catalogue's."""
+        try:
+            with _zipped(self, timeout) if self.archive else _kaggle(self) as read:
+                for file in needed:
+                    unpacked = read(file)
+                    if hashlib.sha256(unpacked).hexdigest() != self.files[file]["sha256"]:
+                        raise DataError(f"{file}: refused, its SHA-256 is not the catalogue's")
+                    files.write(self.folder / file, unpacked)
+        except Exception as error:  # a damaged archive has many ways to fail
+            left = sum(state != "ok" for state in self.verify().values())
+            raise self._failure(
+                f"{left} of {len(self.files)} files are still missing or altered in {self.folder}; from "
+                f"{self.archive or f'kaggle.com/datasets/{self.kaggle}'}: {_short(error)}\nFetch them with `hqnn data fetch "
+                f"{self.name}` when the cause is gone, or set HQNN_DATA to a folder that holds {self.name}/."
+            ) from None
+
+    def _failure(self, said: str) -> DataError:
+        """Of a failed download: the files are not here, or it leaves an altered one in its place."""
+        what = "weights" if self.kind == "weights" else "data set"
+        kind = MissingData if set(self.verify().values()) <= {"ok", "missing"} else DataError
+        return kind(f"{what} {self.name!r}: {said}")
 
 
-def entries() -> dict[str, Entry]:
-    """All data sets by name, as `data/datasets.toml` describes them."""
+@cache
+def entries() -> dict[str, Dataset]:
+    """All data sets and weights by name, as `data/datasets.toml` describes them."""
     found = {}
     for name, fields in files.table("datasets.toml").items():
-        found[name] = Entry(name, **({"files": _manifest(name)} if "size" in fields else {}), **fields)
+        found[name] = Dataset(name, **({"files": _manifest(name)} if "size" in fields else {}), **fields)
     return found
 
 
@@ -83,34 +167,29 @@ def _manifest(name: str) -> dict[str, dict]:
     return {file: {"sha256": sha256} for sha256, _, file in (line.partition("  ") for line in lines)}
 
 
-def entry(name: str) -> Entry:
-    """The catalogue's entry `name`.
+def entry(name: str, kind: str = "") -> Dataset:
+    """The catalogue's entry `name`, if it is of this kind; any kind by default.
 
     Raises:
-        DataError: no such entry; the message lists those there are.
+        DataError: no such entry; the message lists those there are. Or one of another kind; it says what reads that.
     """
-    known = entries()
-    if name not in list(known):  # a list, because a name may be anything, also what a dictionary cannot look up
-        raise DataError(f"unknown data set {name!r:.80}: the catalogue has {', '.join(known)}")
-    return known[name]
+    known = {other: found for other, found in entries().items() if kind in ("", found.kind)}
+    if name in list(known):  # a list, because a name may be anything, also what a dictionary cannot look up
+        return known[name]
+    if name in list(entries()):
+        raise DataError(f"{name!r} is {READERS[entries()[name].kind].format(name)}")
+    what = "weights" if kind == "weights" else "data set"
+    raise DataError(f"unknown {what} {name!r:.80}: the catalogue has {', '.join(known)}")
 
 
-def verify(name: str) -> dict[str, str]:
-    """The state of each file of a data set: `ok`, `missing`, `unreadable`, or `altered`: its SHA-256 is another."""
-
-    def state(path: Path, sha256: str) -> str:
-        try:
-            with path.open("rb") as file:
-                return "ok" if hashlib.file_digest(file, "sha256").hexdigest() == sha256 else "altered"
-        except (FileNotFoundError, NotADirectoryError):
-            return "missing"
-        except OSError:
-            return "unreadable"
-
-    wanted = entry(name)
-    if wanted.embedded:
-        return {wanted.embedded: "ok" if _digits_sha256() == wanted.sha256 else "altered"}
-    return {file: state(wanted.folder / file, facts["sha256"]) for file, facts in wanted.files.items()}
+def _state(path: Path, sha256: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return "ok" if hashlib.file_digest(file, "sha256").hexdigest() == sha256 else "altered"
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except OSError:
+        return "unreadable"
 
 
 def content(path: Path, sha256: str) -> bytes:
@@ -128,60 +207,13 @@ def content(path: Path, sha256: str) -> bytes:
     return read
 
 
-def fetch(name: str, timeout: float = 20.0) -> None:
-    """Get what is missing or altered of a data set, from the first place that delivers it intact.
-
-    A file is written beside its final place, compared with its SHA-256 and renamed, so an interrupted, truncated or altered
-    download never replaces a good file, and two processes may fetch the same file at once.
-
-    Args:
-        name: of the catalogue.
-        timeout: seconds without an answer before a mirror is given up. As a whole, a file may take this and a second for
-            every `SLOWEST` bytes of its size.
-
-    Raises:
-        DataError: no place delivered a file; names the data set, the place, each cause and the way on.
-    """
-    wanted = entry(name)
-    states = {file: state for file, state in verify(name).items() if state != "ok"}
-    if states and wanted.embedded:
-        raise DataError(f"data set {name!r}: {wanted.embedded} brings other images than the catalogue's: install it anew")
-    if states and not wanted.mirrors:
-        _unpack(wanted, list(states), timeout)
-        return
-    for file, state in states.items():
-        _fetch(wanted, file, state, timeout)
-
-
-def _failure(name: str) -> type[DataError]:
-    """What a failed download is: of files that are not here, or one that leaves an altered file in its place."""
-    return MissingData if set(verify(name).values()) <= {"ok", "missing"} else DataError
-
-
-def _fetch(wanted: Entry, file: str, state: str, timeout: float) -> None:
-    facts, causes = wanted.files[file], []
-    for mirror in wanted.mirrors:
-        try:
-            return download(
-                mirror + file, wanted.folder / file, facts.get("bytes", wanted.bytes) + MARGIN, facts["sha256"], timeout
-            )
-        except DataError as error:
-            causes.append(f"  {mirror}{file}: {error}")
-    raise _failure(wanted.name)(
-        f"data set {wanted.name!r}: {file} is {state} in {wanted.folder} and could not be downloaded:\n"
-        + "\n".join(causes)
-        + f"\nFetch it with `hqnn data fetch {wanted.name}` when the network is there, or set HQNN_DATA to a folder that "
-        f"holds {wanted.name}/{file}, or go on with dataset=digits, which needs no download."
-    )
-
-
 def download(url: str, target: Path, limit: int, sha256: str = "", timeout: float = 20.0) -> None:
     """Download a file, whole or not at all.
 
     Args:
         limit: bytes that may come, whatever the server says of their number.
         sha256: what the file's must be; any where it is not known.
-        timeout: as of `fetch`.
+        timeout: as of `Dataset.fetch`.
 
     Raises:
         DataError: the cause in one line.
@@ -230,27 +262,8 @@ def _into(came: Future, url: str, file: BinaryIO, limit: int, timeout: float, ba
         came.set_exception(error)
 
 
-def _unpack(wanted: Entry, needed: list[str], timeout: float) -> None:
-    """Take the files out of the publisher's archive, each only if its SHA-256 is the catalogue's."""
-    source = wanted.archive or f"kaggle.com/datasets/{wanted.kaggle}"
-    try:
-        with _archive(wanted, timeout) if wanted.archive else _kaggle(wanted) as read:
-            for file in needed:
-                unpacked = read(file)
-                if hashlib.sha256(unpacked).hexdigest() != wanted.files[file]["sha256"]:
-                    raise DataError(f"{file}: refused, its SHA-256 is not the catalogue's")
-                files.write(wanted.folder / file, unpacked)
-    except Exception as error:  # a damaged archive has many ways to fail
-        left = sum(state != "ok" for state in verify(wanted.name).values())
-        raise _failure(wanted.name)(
-            f"data set {wanted.name!r}: {left} of {len(wanted.files)} files are still missing or altered in {wanted.folder}; "
-            f"from {source}: {_short(error)}\nFetch them with `hqnn data fetch {wanted.name}` when the cause is gone, or set "
-            f"HQNN_DATA to a folder that holds {wanted.name}/."
-        ) from None
-
-
 @contextmanager
-def _archive(wanted: Entry, timeout: float) -> Iterator[Callable[[str], bytes]]:
+def _zipped(wanted: Dataset, timeout: float) -> Iterator[Callable[[str], bytes]]:
     """A reader of the files in a zip archive, which is asked what it holds before anything is unpacked."""
     from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
@@ -271,7 +284,7 @@ def _archive(wanted: Entry, timeout: float) -> Iterator[Callable[[str], bytes]]:
 
 
 @contextmanager
-def _kaggle(wanted: Entry) -> Iterator[Callable[[str], bytes]]:
+def _kaggle(wanted: Dataset) -> Iterator[Callable[[str], bytes]]:
     """A reader of the files that kagglehub downloads, into a folder of its own."""
     try:
         import kagglehub

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hqnn_utils.datasets.catalogue import DataError, Entry, content, entry, fetch
+from hqnn_utils.datasets.catalogue import DataError, Dataset, entry
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ def load(name: str, classes: Sequence[int] | None = None, train_size: int = 0, t
         DataError: data that cannot be had, classes that are not distinct or do not exist, sizes that are negative or more
             than there are, and what is no whole number.
     """
-    wanted = entry(name)
-    if wanted.size:
-        raise DataError(f"{name!r} is a set of photographs: `hqnn_utils.datasets.photos.published({name!r})` lists them")
+    wanted = entry(name, "digits")
     try:
         chosen = list(range(len(wanted.classes))) if classes is None else [index(label) for label in classes]
         train_size, test_size, seed = index(train_size), index(test_size), index(seed)
@@ -69,7 +67,7 @@ def load(name: str, classes: Sequence[int] | None = None, train_size: int = 0, t
         raise DataError(f"classes must be at least two different ones, got {chosen}")
     if not set(chosen) <= set(range(len(wanted.classes))):
         raise DataError(f"data set {name!r} has the classes 0 to {len(wanted.classes) - 1}, got {chosen}")
-    fetch(name)
+    wanted.fetch()
     reader = {"mnist": _read_mnist, "digits": _read_digits}[name]
     parts = []
     for split, size in (("train", train_size), ("test", test_size)):
@@ -96,10 +94,10 @@ def _draw(what: str, labels: Tensor, chosen: list[int], size: int, seed: int) ->
     return rows, relabelled[rows]
 
 
-def _read_mnist(wanted: Entry, split: str) -> tuple[Tensor, Tensor]:
+def _read_mnist(wanted: Dataset, split: str) -> tuple[Tensor, Tensor]:
     def unpacked(file: str) -> Tensor:
         """An IDX file: two zero bytes, the type, the number of dimensions, their sizes as big-endian integers, the values."""
-        plain = gzip.decompress(content(wanted.folder / file, wanted.files[file]["sha256"]))
+        plain = gzip.decompress(wanted.content(file))
         shape = np.frombuffer(plain, ">i4", count=plain[3], offset=4)
         return torch.tensor(np.frombuffer(plain, "uint8", offset=4 + shape.nbytes).reshape(shape))
 
@@ -108,7 +106,7 @@ def _read_mnist(wanted: Entry, split: str) -> tuple[Tensor, Tensor]:
     return images.unsqueeze(1) / 255, labels.long()
 
 
-def _read_digits(wanted: Entry, split: str) -> tuple[Tensor, Tensor]:
+def _read_digits(wanted: Dataset, split: str) -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
-from hqnn_utils.datasets.catalogue import DataError, content, entry, fetch
+from hqnn_utils.datasets.catalogue import DataError, content, entry
 
 SPLITS = ("train", "test")
 
@@ -52,10 +52,8 @@ def published(name: str) -> Photos:
     Raises:
         DataError: not a set of photographs, data that cannot be had, or a split without images of a class.
     """
-    wanted = entry(name)
-    if not wanted.size:
-        raise DataError(f"{name!r} is not a set of photographs: `hqnn_utils.datasets.digits.load({name!r})` gives its images")
-    fetch(name)
+    wanted = entry(name, "photographs")
+    wanted.fetch()
     folders = {folder: split for split, folder in wanted.splits.items()}
     files = sorted(wanted.files)
     labels = np.array([wanted.classes.index(Path(file).parent.name) for file in files])

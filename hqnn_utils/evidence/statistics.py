@@ -216,6 +216,21 @@ def equivalence(differences: Iterable[float], margin: float) -> float:
     return float(DescrStatsW(differences).ttost_mean(-margin, margin)[0])
 
 
+def signed_rank(differences: Iterable[float]) -> float:
+    """Wilcoxon's two-sided signed-rank p-value: how often chance alone would make differences as one-sided as these.
+
+    Args:
+        differences: paired, one finite number a seed, at least two, else a ValueError.
+
+    Returns:
+        p in [0, 1]; 1 where no pair differs.
+
+    Source: Wilcoxon 1945; by scipy. Used in book/experiments/quantum_classifier.
+    """
+    differences = _of_seeds(differences, "a test")
+    return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
+
+
 def best_of(values: Real[ndarray, "*models n"], k: int) -> float | Float[ndarray, "*models"]:
     """Expected maximum of k of n values, drawn without replacement: what "the best of k seeds" reports.
 

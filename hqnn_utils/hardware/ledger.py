@@ -13,6 +13,9 @@ from uuid import uuid4
 
 from hqnn_utils import files
 
+UNPAID = ("FAILED", "CANCELLED")
+"""States of a task for which Braket bills nothing, as its own cost tracker counts."""
+
 
 @dataclass
 class PaidTask:
@@ -114,11 +117,6 @@ class Record:
     def token(self, key: str, number: int) -> str:
         """By which a service knows a request again: the same in every run, whatever became of the answer."""
         return hashlib.sha256(f"{self.name} {key} {number}".encode()).hexdigest()
-
-    @property
-    def usd(self) -> float:
-        """What all tasks cost, as far as known."""
-        return sum((task.usd or 0.0 for task in self.tasks.values()), 0.0)
 
 
 def _fields(line: bytes) -> dict:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hqnn_utils.quantum.inputs import require_sizes
-from hqnn_utils.quantum.layers import QuantumActivation, QuantumLayer, ScrambledLayer
+from hqnn_utils.quantum.layers import QuantumActivation
 
 
 class Sine(nn.Module):
@@ -120,75 +120,50 @@ class Affine(nn.Module):
         return h
 
 
-MIDDLES: dict[str, Callable[[int, int], nn.Module]] = {
-    "": lambda n, depth: nn.Identity(),
-    "-Q": partial(QuantumLayer, entangler="none"),
-    "-Q-Ent": partial(QuantumLayer, entangler="ring"),
-    "-sine": lambda n, depth: Sine(),
-    "-affine": Affine,
-    "-mlp": lambda n, depth: nn.Sequential(nn.Linear(n, n), nn.Tanh()),
-    "-random": ScrambledLayer,
-}
-"""What may stand between the two linear layers of `Dressed`, by the end of a method's name: the slides' three, then controls.
-
-Each is made from the number of neurons (qubits) and the quantum depth. Of the controls, `-sine` is the circuit without its
-weights, `-affine` classical with as many parameters as the circuit, `-mlp` one more classical layer, in which the neurons
-interact too, `-random` the circuit with random matrices in place of its entanglers. `-linear` has no middle at all.
-"""
-
-FEATURES = {"LeNet": 84, "ResNet18": 512}
-"""The bodies of Experiment 3, and how many features each hands to its head."""
-
-
-class Dressed(nn.Sequential):
-    """A dressed layer: Linear to `n_qubits` neurons, π/2 · tanh, one of `MIDDLES`, Linear to the scores of the classes.
-
-    The twins differ in `ending` alone: with the same seed of torch they start with the same weights in both linear layers.
+class Dressed(nn.Module):
+    """A dressed layer: `first`, Linear to `n_qubits` neurons; `angles`, π/2 · tanh; `middle`; `last`, Linear to scores.
 
     Args:
         n_features, n_classes: width of input and output.
-        ending: one of `MIDDLES`, e.g. `"-Q-Ent"`.
+        middle: what stands between the linear layers, `(batch, n_qubits)` → `(batch, n_qubits)`, e.g. a `QuantumLayer`.
         n_qubits: neurons between the linear layers, at most `n_features`.
-        depth: quantum layers.
 
-    Shape: `(batch, n_features)` → `(batch, n_classes)`; `[:2]` gives the angles, `[:3]` what the middle makes of them.
+    Shape: `(batch, n_features)` → `(batch, n_classes)`.
 
     Raises:
-        ValueError: an unknown ending, more qubits than features, or a size that is none.
+        ValueError: more qubits than features, or a number that is none.
 
     Source: Mari et al. 2020. Drawn in book/experiments/quantum_entanglement.
     """
 
-    def __init__(self, n_features: int, n_classes: int, ending: str = "-Q-Ent", n_qubits: int = 4, depth: int = 2):
-        if ending not in MIDDLES:
-            raise ValueError(f"unknown middle {ending!r}: choose one of {', '.join(map(repr, MIDDLES))}")
+    def __init__(self, n_features: int, n_classes: int, middle: nn.Module, n_qubits: int = 4):
         if not 1 <= n_qubits <= n_features:
             raise ValueError(f"n_qubits must be between 1 and the {n_features} features, got {n_qubits}")
-        require_sizes(n_qubits, depth)
-        first, last = nn.Linear(n_features, n_qubits), nn.Linear(n_qubits, n_classes)  # before the middle draws its weights
-        super().__init__(first, Angles(), MIDDLES[ending](n_qubits, depth), last)
+        require_sizes(n_qubits)
+        super().__init__()
+        self.first, self.angles = nn.Linear(n_features, n_qubits), Angles()
+        self.middle, self.last = middle, nn.Linear(n_qubits, n_classes)
 
-    def __getitem__(self, part: int | slice) -> nn.Module:
-        return nn.Sequential(*self)[part]  # torch would make a slice by this class, which is not made of layers
+    def forward(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
+        return self.last(self.middle(self.angles(self.first(features))))
 
 
-def network(method: str, n_classes: int, n_qubits: int = 4, depth: int = 2) -> nn.Module:
-    """A network of Experiment 3 by the name that the slides give it.
+Middle = Callable[[int, int], nn.Module]
+"""Makes the middle of a dressed layer from the number of neurons (qubits) and the quantum depth."""
+
+
+def dressed(n_features: int, n_classes: int, middle: Middle, n_qubits: int = 4, depth: int = 2) -> Dressed:
+    """A dressed layer whose middle draws its weights after both linear layers have drawn theirs.
+
+    So twins that differ in their middles start with the same linear layers, if torch's generator is in the same state.
 
     Args:
-        method: one of `FEATURES` and one of `MIDDLES`, e.g. `"ResNet18-Q-Ent"`; with `-linear` the head is one linear layer.
-        n_classes, n_qubits, depth: as for `Dressed`.
-
-    Shape: `(batch, 1, 28, 28)` for a LeNet, `(batch, 512)` for the features of a frozen ResNet18 → `(batch, n_classes)`.
+        depth: of the middle. The others as for `Dressed`.
 
     Raises:
-        ValueError: an unknown method, or as `Dressed`.
+        ValueError: as `Dressed`, or a depth that is none.
     """
-    name, dash, rest = method.partition("-")
-    if name not in FEATURES or dash + rest not in [*MIDDLES, "-linear"]:
-        known = f"one of {', '.join(FEATURES)}, and at the end one of {', '.join([*MIDDLES, '-linear'][1:])}, or nothing"
-        raise ValueError(f"unknown method {method!r}: it is {known}")
-    body = list(LeNet(1))[:-1] if name == "LeNet" else []
-    if rest == "linear":
-        return nn.Sequential(*body, nn.Linear(FEATURES[name], n_classes))
-    return nn.Sequential(*body, Dressed(FEATURES[name], n_classes, dash + rest, n_qubits, depth))
+    head = Dressed(n_features, n_classes, nn.Identity(), n_qubits)
+    require_sizes(n_qubits, depth)
+    head.middle = middle(n_qubits, depth)
+    return head

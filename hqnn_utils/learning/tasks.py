@@ -3,6 +3,7 @@
 Digits go into a LeNet as they are. Photographs go through the frozen backbone once, and what is trained is shown its features.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,8 +17,11 @@ from torch.nn.functional import cross_entropy
 
 from hqnn_utils.datasets import backbone, catalogue, digits, photos
 from hqnn_utils.datasets.catalogue import DataError, MissingData, entry
-from hqnn_utils.learning.models import network
+from hqnn_utils.learning.methods import network, title
+from hqnn_utils.learning.models import Middle
 from hqnn_utils.learning.training import Ensemble, fit
+
+SPLITS = ("both", "published", "clean")
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Task:
     """Images of a data set, in a split, as inputs of a network; `test_items` names each test image: its row, or its file."""
 
     name: str
-    body: str
+    split: str  # "published" or "clean"
+    body: str  # one of methods.BODIES
     classes: list[str]
     train_inputs: Float[Tensor, "train *input"]
     train_labels: Int[Tensor, " train"]
@@ -43,7 +48,15 @@ class Task:
         return self.right(ensemble).mean(axis=1)
 
 
-def task(name: str, *, clean: bool = False, train_size: int = 0, test_size: int = 0, weights: str = "resnet18-pqf") -> Task:
+def task(
+    name: str,
+    *,
+    clean: bool = False,
+    train_size: int = 0,
+    test_size: int = 0,
+    weights: str = "resnet18-pqf",
+    features: str = "raw",
+) -> Task:
     """A data set of the catalogue as a task.
 
     Args:
@@ -51,23 +64,28 @@ def task(name: str, *, clean: bool = False, train_size: int = 0, test_size: int 
         clean: photographs in a split without identical pictures (`photos.clean`) instead of the published one.
         train_size, test_size: digits of each split, as for `digits.load`; photographs come whole.
         weights: of the backbone, as for `backbone.resnet18`.
+        features: what photographs are shown as, one of `FEATURES`; digits are shown as they are.
 
     Raises:
+        ValueError: unknown features.
         DataError: data or weights that cannot be had; the message says what to do. A `MissingData` if they are just not here.
     """
-    if not entry(name).size:
+    if features not in FEATURES:
+        raise ValueError(f"unknown features {features!r}: choose one of {', '.join(FEATURES)}")
+    if entry(name).kind == "digits":
         images = digits.load(name, None, train_size, min(test_size, entry(name).counts["test"]))
         shown = images.train_images, images.train_labels, images.test_images, images.test_labels
-        return Task(name, "LeNet", images.classes, *shown, images.test_rows.tolist(), images.sha256)
+        return Task(name, "published", "LeNet", images.classes, *shown, images.test_rows.tolist(), images.sha256)
     photographs = photos.published(name)
-    features = backbone.features(photographs, weights)
-    if clean:
-        photographs = photos.clean(photographs)
-    labels = torch.from_numpy(photographs.labels)
+    return FEATURES[features](_of_photographs(photos.clean(photographs) if clean else photographs, weights, clean))
+
+
+def _of_photographs(photographs: photos.Photos, weights: str, clean: bool) -> Task:
+    inputs, labels = backbone.features(photographs, weights), torch.from_numpy(photographs.labels)
     train, test = photographs.of("train"), photographs.of("test")
-    shown = features[train], labels[train], features[test], labels[test]
-    items = [photographs.paths[row] for row in test]
-    return Task(name, "ResNet18", photographs.classes, *shown, items, photographs.sha256)
+    shown = inputs[train], labels[train], inputs[test], labels[test]
+    items, split = [photographs.paths[row] for row in test], "clean" if clean else "published"
+    return Task(photographs.name, split, "ResNet18", photographs.classes, *shown, items, photographs.sha256)
 
 
 def held_out(task: Task, share: float = 0.2, seed: int = 0) -> Task:
@@ -86,6 +104,18 @@ def centred(task: Task) -> Task:
     return replace(task, train_inputs=task.train_inputs - mean, test_inputs=task.test_inputs - mean)
 
 
+def standardised(task: Task) -> Task:
+    """The task centred, and every input divided by its standard deviation over the training images; one that is 0 stays."""
+    of_mean = centred(task)
+    spread = of_mean.train_inputs.std(dim=0)
+    spread[spread == 0] = 1.0
+    return replace(task, train_inputs=of_mean.train_inputs / spread, test_inputs=of_mean.test_inputs / spread)
+
+
+FEATURES: dict[str, Callable[[Task], Task]] = {"raw": lambda task: task, "centred": centred, "standardised": standardised}
+"""What networks are shown of photographs: the features as the backbone gives them, or on another scale."""
+
+
 def without(task: Task, rows: Sequence[int] | Int[ndarray, " rows"]) -> Task:
     """The task without some of its training images, given by row; the test is the same."""
     kept = torch.ones(len(task.train_labels), dtype=torch.bool)
@@ -97,24 +127,38 @@ ANY = "any"
 """Chosen instead of names: whatever is here."""
 
 
-def chosen(names: Sequence[str], **options) -> dict[str, Task]:
+def chosen(names: Sequence[str], split: str = "both", **options) -> dict[str, Task]:
     """The tasks that a reader chose by name, or with `ANY` those of all data sets that are here, else of the digits.
 
     A data set that was asked for by name is used or refused, never replaced. What `ANY` leaves out is printed, and why.
 
     Args:
         names: of the catalogue, or `[ANY]`.
+        split: of photographs whose published split has pictures on both sides: `"published"` as it is, `"clean"` without them,
+            by the name of the set with `_clean` behind it, or `"both"`.
         options: as for `task`.
 
     Raises:
+        ValueError: an unknown split, or as `task`.
         DataError: a named set that cannot be had; data or weights that are here and wrong.
     """
-    if list(names) != [ANY]:
-        if ANY in names:
-            raise DataError(f"{ANY!r} stands for whatever is here and goes with no other name, got {', '.join(names)}")
-        return {name: task(name, **options) for name in names}
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    here = _here(options) if list(names) == [ANY] else _named(names, options)
+    leaking = [name for name, task in here.items() if split != "published" and task.body == "ResNet18" and _leaks(name)]
+    clean = {f"{name}_clean": task(name, clean=True, **options) for name in leaking}
+    return {name: found for name, found in here.items() if split == "both" or name not in leaking} | clean
+
+
+def _named(names: Sequence[str], options: dict) -> dict[str, Task]:
+    if ANY in names:
+        raise DataError(f"{ANY!r} stands for whatever is here and goes with no other name, got {', '.join(names)}")
+    return {name: task(name, **options) for name in names}
+
+
+def _here(options: dict) -> dict[str, Task]:
     here = {}
-    for name in [name for name, wanted in catalogue.entries().items() if not wanted.embedded]:
+    for name in [name for name, wanted in catalogue.entries().items() if wanted.kind != "weights" and not wanted.embedded]:
         try:
             here[name] = task(name, **options)
         except MissingData as error:
@@ -124,31 +168,46 @@ def chosen(names: Sequence[str], **options) -> dict[str, Task]:
     return here or {"digits": task("digits", **options)}
 
 
+def _leaks(name: str) -> bool:
+    """Whether a picture of a set stands on both sides of its published split."""
+    return bool(photos.audit(photos.published(name))["in other split"].any())
+
+
+def facts(chosen: dict[str, Task]) -> dict[str, str]:
+    """What a chapter records of its data: the names of the sets, and one checksum of them all."""
+    sha256 = {task.name: task.sha256 for task in chosen.values()}
+    return {"dataset": ", ".join(sha256), "dataset_sha256": hashlib.sha256("".join(sha256.values()).encode()).hexdigest()}
+
+
 def train(
     task: Task,
-    ending: str,
+    method: str | Middle,
     seeds: Sequence[int],
     *,
     n_qubits: int = 4,
     depth: int = 2,
+    entangler: str = "ring",
+    start: str = "near zero",
+    device: str = "cpu",
     watch: Callable[[Ensemble], None] | None = None,
     **settings,
 ) -> tuple[Ensemble, Float[Tensor, "points seeds"]]:
     """Networks of a method, all seeds at once, by cross-entropy.
 
     Args:
-        ending: of the method's name, as for `models.network`.
-        n_qubits, depth: of the middle, as for `models.Dressed`.
+        method: one of `methods.METHODS`, or what makes a middle of your own.
+        n_qubits, depth, entangler, start: as for `methods.network`.
+        device: as for `training.torch_device`.
         watch: shown the networks after each epoch.
-        settings: for `training.fit`: epochs, batch size, learning rate.
+        settings: for `training.fit`: epochs, batch size, learning rate, optimiser.
 
     Returns:
         The networks, and the course of their training loss.
     """
-    method = task.body + ending
-    ensemble = Ensemble(partial(network, method, len(task.classes), n_qubits, depth), seeds)
-    loss = partial(cross_entropy, reduction="none")
-    settings = {"name": f"{task.name}: {method}"} | settings
+    named = title(task.body, method if isinstance(method, str) else "-" + getattr(method, "__name__", "own"))
+    build = partial(network, task.body, method, len(task.classes), n_qubits, depth, entangler=entangler, start=start)
+    ensemble = Ensemble(build, seeds, device)
+    settings = {"name": f"{task.name}: {named}"} | settings
     if watch is not None:
         settings["after_epoch"] = lambda: watch(ensemble)
-    return ensemble, fit(ensemble, task.train_inputs, task.train_labels, loss, **settings)
+    return ensemble, fit(ensemble, task.train_inputs, task.train_labels, partial(cross_entropy, reduction="none"), **settings)

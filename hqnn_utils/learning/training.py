@@ -15,9 +15,33 @@ from torch.func import functional_call, stack_module_state
 from tqdm import tqdm
 
 from hqnn_utils.checks import finite
+from hqnn_utils.errors import BookError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(predictions of one model, labels) → the loss of each image, shape `(batch,)`."""
+
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+"""All work element by element, so what a model's weights do depends on its own gradients alone. With torch's defaults."""
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def torch_device(name: str) -> torch.device:
+    """Where torch computes: on the processor, on a GPU, or with `"auto"` on a GPU where there is one.
+
+    Raises:
+        BookError: an unknown name, or `"cuda"` where torch finds no GPU.
+    """
+    if name not in DEVICES:
+        raise BookError(f"unknown device {name!r}: choose one of {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BookError("torch finds no GPU here: choose the device cpu, or auto, which takes a GPU where there is one")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 class Ensemble:
@@ -26,44 +50,46 @@ class Ensemble:
     Args:
         build: makes one model; torch's generator is seeded before each call.
         seeds: one for each model.
+        device: where they live and are trained, as for `torch_device`; they start with the same weights anywhere.
 
     The caller's random state is left as it was.
     """
 
-    def __init__(self, build: Callable[[], nn.Module], seeds: Sequence[int]):
-        self.seeds = list(seeds)
+    def __init__(self, build: Callable[[], nn.Module], seeds: Sequence[int], device: str = "cpu"):
+        self.seeds, self.device = list(seeds), torch_device(device)
         models = []
         with torch.random.fork_rng(devices=[]):
             for seed in self.seeds:
                 torch.manual_seed(seed)
-                models.append(build())
+                models.append(build().to(self.device))
         self.parameters, self.buffers = stack_module_state(models)
         self.template = models[0]  # says what to compute; its own parameters are never used
 
-    def __call__(self, images: Tensor, shared: bool = False) -> Tensor:
-        """Outputs of all models, shape `(seeds, batch, …)`.
+    def __call__(self, batches: Tensor) -> Tensor:
+        """Outputs of all models, each for a batch of its own: `(seeds, batch, …)` → `(seeds, batch, …)`."""
+        return self._outputs(batches, 0)
 
-        Args:
-            images: `(seeds, batch, …)`, a batch for each model; or with `shared` one `(batch, …)` for all.
-        """
+    def shown(self, images: Tensor) -> Tensor:
+        """Outputs of all models for the same images: `(batch, …)` → `(seeds, batch, …)`."""
+        return self._outputs(images, None)
 
+    def _outputs(self, images: Tensor, axis: int | None) -> Tensor:
         def one(parameters, buffers, batch):
             return functional_call(self.template, (parameters, buffers), (batch,))
 
-        in_dims = (0, 0, None if shared else 0)
-        return torch.vmap(one, in_dims, randomness="different")(self.parameters, self.buffers, images)
+        return torch.vmap(one, (0, 0, axis), randomness="different")(self.parameters, self.buffers, images.to(self.device))
 
     def model(self, number: int) -> nn.Module:
-        """One of the models, as a module of its own with a copy of its weights."""
+        """One of the models, as a module of its own with a copy of its weights, on the processor."""
         module = deepcopy(self.template)
         state = {name: stacked[number] for name, stacked in (self.parameters | self.buffers).items()}
         module.load_state_dict(state, strict=False)  # buffers may be left out of the state of a module
-        return module
+        return module.cpu()
 
     @torch.no_grad()
     def predict(self, images: Float[Tensor, "n *image"], batch_size: int = 256) -> Float[Tensor, "seeds n *output"]:
         """Outputs of all models for all images, in batches so that memory stays small. One that is not finite is refused."""
-        outputs = torch.cat([self(batch, shared=True) for batch in images.split(batch_size)], dim=1)
+        outputs = torch.cat([self.shown(batch).cpu() for batch in images.split(batch_size)], dim=1)
         finite("outputs of the networks", outputs, seed=self.seeds, image=range(len(images)))
         return outputs
 
@@ -77,11 +103,12 @@ def fit(
     epochs: int,
     batch_size: int,
     learning_rate: float,
+    optimizer: str = "adam",
     points: int = 1,
     name: str = "training",
     after_epoch: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "points seeds"]:
-    """Train every model of the ensemble with Adam, each seed with its own order of the images.
+    """Train every model of the ensemble, where it lives, each seed with its own order of the images.
 
     Args:
         images: finite, at least one.
@@ -89,7 +116,8 @@ def fit(
         loss: gives the loss of each image; every model follows the gradient of its own mean.
         epochs: passes over the images, at least 1.
         batch_size: images a step and model; the last batch of an epoch may be smaller.
-        learning_rate: Adam's step size.
+        learning_rate: the optimiser's step size.
+        optimizer: one of `OPTIMIZERS`.
         points: into how many parts each epoch is divided for the history, at least 1 and at most its number of steps.
         name: shown beside the progress bar.
         after_epoch: called after each epoch, e.g. to look at how the networks do.
@@ -98,51 +126,73 @@ def fit(
         The mean training loss of each part of each epoch and of each seed, as seen during it, `(epochs * points, seeds)`.
 
     Raises:
-        ValueError: epochs or a batch size below 1, a learning rate that is not positive, more parts than steps, no images,
-            or labels that are not as many, or not of these classes.
+        ValueError: epochs or a batch size below 1, a learning rate that is not positive, an unknown optimiser, more parts than
+            steps, no images, or labels that are not as many, or not of these classes.
         NotFinite: an image; or after an epoch a loss or a weight, named with the epoch and the seed.
 
-    Models do not share parameters, so the gradient of the summed losses is each model's own gradient, and Adam, which
+    Models do not share parameters, so the gradient of the summed losses is each model's own gradient, and an optimiser, which
     works element by element, makes each model's own step.
     """
-    for what, value, good in (
-        ("epochs", epochs, epochs >= 1),
-        ("batch_size", batch_size, batch_size >= 1),
-        ("learning_rate", learning_rate, 0 < learning_rate < inf),
-    ):
-        if not good:
-            raise ValueError(f"{what} must be {'positive' if what == 'learning_rate' else 'at least 1'}, got {value}")
+    _check_settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
     n = len(images)
     if not n == len(labels) > 0:
         raise ValueError(f"every image needs a label, and there must be some: got {n} images and {len(labels)} labels")
     finite("images", images, row=range(n))
-    parts = torch.arange(-(-n // batch_size)).tensor_split(points) if points >= 1 else [()]
-    if not min(map(len, parts)):
-        raise ValueError(f"points must be between 1 and the {-(-n // batch_size)} steps of an epoch, got {points}")
-    part_of = [number for number, part in enumerate(parts) for _ in part]  # of each step of an epoch
-    steps = [f"{part[0] + 1} to {part[-1] + 1}" for part in parts]
+    part_of, steps = _parts(-(-n // batch_size), points)
+    step = _stepper(ensemble, images.to(ensemble.device), labels.to(ensemble.device), loss, optimizer, learning_rate)
     generators = [torch.Generator().manual_seed(seed) for seed in ensemble.seeds]
-    optimiser = torch.optim.Adam(ensemble.parameters.values(), lr=learning_rate)
-    history, seen = torch.zeros(epochs, points, len(ensemble.seeds)), torch.zeros(epochs, points, 1)
+    history, seen = torch.zeros(epochs, points, len(ensemble.seeds), device=ensemble.device), torch.zeros(epochs, points, 1)
     with tqdm(total=epochs * len(part_of), desc=name, leave=False, mininterval=1, unit="step") as bar:
         for epoch in range(epochs):
             order = torch.stack([torch.randperm(n, generator=g) for g in generators])  # (seeds, n)
             for part, rows in zip(part_of, order.split(batch_size, dim=1), strict=True):  # (seeds, batch)
-                outputs = ensemble(images[rows])  # (seeds, batch, …)
-                if not bar.n:  # the first outputs tell how many classes there are
-                    _check_labels(labels, max((2, *outputs.shape[2:])))
-                losses = torch.vmap(loss)(outputs, labels[rows])  # (seeds, batch)
-                optimiser.zero_grad()
-                losses.mean(dim=1).sum().backward()
-                optimiser.step()
-                history[epoch, part] += losses.detach().sum(dim=1)
+                history[epoch, part] += step(rows).sum(dim=1)
                 seen[epoch, part] += rows.shape[1]
                 bar.update()
             finite(f"training losses of epoch {epoch + 1}", history[epoch], steps=steps, seed=ensemble.seeds)
             for weights, stacked in ensemble.parameters.items():
                 finite(f"weights {weights} after epoch {epoch + 1}", stacked, seed=ensemble.seeds)
             after_epoch()
-    return (history / seen).flatten(0, 1)
+    return (history.cpu() / seen).flatten(0, 1)
+
+
+def _stepper(
+    ensemble: Ensemble, images: Tensor, labels: Tensor, loss: Loss, optimizer: str, learning_rate: float
+) -> Callable[[Tensor], Tensor]:
+    """Makes a step of every model with its rows of the images `(seeds, batch)`, and gives their losses."""
+    optimiser = OPTIMIZERS[optimizer](ensemble.parameters.values(), lr=learning_rate)
+    unchecked = [labels]
+
+    def step(rows: Tensor) -> Tensor:
+        rows = rows.to(ensemble.device)
+        outputs = ensemble(images[rows])  # (seeds, batch, …)
+        if unchecked:  # the first outputs tell how many classes there are
+            _check_labels(unchecked.pop(), max((2, *outputs.shape[2:])))
+        losses = torch.vmap(loss)(outputs, labels[rows])  # (seeds, batch)
+        optimiser.zero_grad()
+        losses.mean(dim=1).sum().backward()
+        optimiser.step()
+        return losses.detach()
+
+    return step
+
+
+def _parts(steps: int, points: int) -> tuple[list[int], list[str]]:
+    """To which part of an epoch each of its steps belongs, and what the parts are called."""
+    if not 1 <= points <= steps:
+        raise ValueError(f"points must be between 1 and the {steps} steps of an epoch, got {points}")
+    parts = torch.arange(steps).tensor_split(points)
+    return [number for number, part in enumerate(parts) for _ in part], [f"{part[0] + 1} to {part[-1] + 1}" for part in parts]
+
+
+def _check_settings(**settings: float) -> None:
+    for what, value in settings.items():
+        if what == "learning_rate" and not 0 < value < inf:
+            raise ValueError(f"{what} must be positive, got {value}")
+        if what != "learning_rate" and not value >= 1:
+            raise ValueError(f"{what} must be at least 1, got {value}")
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:

@@ -7,11 +7,12 @@ Matplotlib leaves out what is NaN or infinite, and nobody sees that a point is m
 `checks.NotFinite` says which is not. A NaN in a line is a gap, where the function is not defined.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -28,6 +29,7 @@ MODELS = {  # colour, marker, dash: quantum full and blue, classical dashed
     "sigmoid": dict(color=BLACK, marker="^", linestyle=":"),
     "tanh": dict(color=GREEN, marker="D", linestyle="-."),
     "relu": dict(color=PURPLE, marker="v", linestyle="--"),
+    "squashed": dict(color=VERMILION, marker="P", linestyle="-"),
     "classical": dict(color=BLACK, marker="^", linestyle="--"),
     "-Q": dict(color=ORANGE, marker="s", linestyle="-."),
     "-Q-Ent": dict(color=BLUE, marker="o", linestyle="-"),
@@ -91,6 +93,42 @@ def _legend_above(axes: Axes) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
+def matrix(values: np.ndarray, xlabel: str, ylabel: str, label: str) -> Figure:
+    """The entries of a matrix as colours, red where positive and blue where negative, white at 0.
+
+    Args:
+        values: `(rows, columns)`, in [-1, 1].
+        xlabel, ylabel: what columns and rows are.
+        label: what an entry is.
+    """
+    finite("values", values, row=range(len(values)), column=range(np.shape(values)[1]))
+    figure, axes = plt.subplots(figsize=(4.2, 3.4))
+    picture = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(False)
+    figure.colorbar(picture, label=label)
+    return figure
+
+
+def scaling(times: pd.DataFrame, xlabel: str, ylabel: str, own: str) -> Figure:
+    """How the times of several systems grow, one line a system, on logarithmic axes.
+
+    Args:
+        times: a row a system, a column a size; a size that a system was not asked for is NaN, and a gap in its line.
+        xlabel, ylabel: what the sizes and the times are, with units.
+        own: the row that is drawn as a thick line.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 4.0))
+    for k, (system, row) in enumerate(times.sort_values(times.columns[0]).iterrows()):
+        look = dict(lw=3, color=BLUE) if system == own else dict(lw=1.2, ls=("--", "-.", ":")[k % 3])
+        axes.plot(row.index, row, marker="os^vDPX*"[k % 8], label=system, **look)
+    axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+    axes.set_xticks(times.columns, times.columns)
+    axes.minorticks_off()
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.15), fontsize=9)
+    return figure
+
+
 def angle_axis(figure: Figure) -> Figure:
     """Label the horizontal axis of a figure in multiples of π/2, over the range it shows."""
     axes = figure.axes[0]
@@ -98,6 +136,15 @@ def angle_axis(figure: Figure) -> Figure:
     low, high = axes.get_xlim()
     shown = {k: name for k, name in names.items() if low <= k * np.pi / 2 <= high}
     axes.set_xticks([k * np.pi / 2 for k in shown], shown.values())
+    return figure
+
+
+def log_axis(figure: Figure, ticks: Sequence[float]) -> Figure:
+    """Make the horizontal axis of a figure logarithmic, with a tick at each of these positive values and at no other."""
+    axes = figure.axes[0]
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     return figure
 
 
@@ -119,6 +166,68 @@ def learning_curves(histories: dict[str, np.ndarray], ylabel: str, points: int =
     axes.set(xlabel="epoch", ylabel=f"{ylabel}\nmean of {values.shape[1]} seeds")
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     _legend_above(axes)
+    return figure
+
+
+def intervals(
+    x: Sequence[float],
+    found: dict[str, Sequence[tuple]],
+    xlabel: str,
+    ylabel: str,
+    lines: dict[str, tuple[Sequence, Sequence]] | None = None,
+) -> Figure:
+    """Measurements with their intervals at a few places, those of one place beside each other, and functions as lines.
+
+    Args:
+        x: the places, shape `(n,)`.
+        found: label → (value, low, high) of each place; the names of `MODELS` take their style, at most four others one of
+            their own, else a ValueError. An interval that leaves out its value reaches to it.
+        xlabel, ylabel: with units.
+        lines: label → (abscissa, values); the label of a measurement gives its colour, and stands once in the legend.
+    """
+    others = [label for label in found if label not in MODELS]
+    free = [dict(color=color, marker=marker) for color, marker in zip((BLUE, ORANGE, GREEN, VERMILION), "os^D", strict=True)]
+    looks = MODELS | dict(zip(others, _apart(free, others, "kinds of points"), strict=True))
+    figure, axes = plt.subplots()
+    for label, (line, y) in (lines or {}).items():
+        look = {"color": BLACK} | looks.get(label, {}) | {"marker": ""}
+        axes.plot(line, y, **look, lw=1.5, label=None if label in found else label)
+    for number, (label, rows) in enumerate(found.items()):
+        value, low, high = finite(f"intervals of {label!r}", rows, place=x).T
+        look = looks[label] | {"linestyle": "none"}
+        aside = mpl.transforms.ScaledTranslation((number - (len(found) - 1) / 2) / 15, 0, figure.dpi_scale_trans)
+        low, high = np.minimum(low, value), np.maximum(high, value)
+        axes.update_datalim(np.transpose([[*x, *x], [*low, *high]]))  # what is moved aside is not counted by itself
+        look |= dict(capsize=3, elinewidth=1.5, label=label, transform=axes.transData + aside)
+        axes.errorbar(x, value, [value - low, high - value], **look)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    _legend_above(axes)
+    return figure
+
+
+def layer_panels(panels: dict[str, dict[str, Sequence[Sequence]]], layers: Sequence[str], ylabel: str) -> Figure:
+    """One panel a stage of training, one place a layer: the models beside each other, each a point and its bars.
+
+    Args:
+        panels: label of the stage → model of `MODELS` → for each layer an odd number of values, in any order: the middle one
+            is the point, the outermost end the thin bar, and of five or more the next ones the thick bar.
+        layers: their names.
+        ylabel: with units.
+    """
+    size = (7.6, 3.4)
+    figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axes, (stage, models) in zip(grid.flat, panels.items(), strict=True):
+        for number, (name, rows) in enumerate(models.items()):
+            values = np.sort(finite(f"values of {name!r} {stage}", rows, layer=layers), axis=1)
+            x = np.arange(len(layers)) + (number - (len(models) - 1) / 2) * 0.18
+            color, marker = MODELS[name]["color"], MODELS[name]["marker"]
+            axes.vlines(x, values[:, 0], values[:, -1], color=color, lw=1)
+            axes.vlines(x, values[:, 1], values[:, -2], color=color, lw=4, alpha=0.6)
+            axes.plot(x, values[:, values.shape[1] // 2], marker, color=color, label=name)
+        axes.set_xlabel(stage)
+        axes.set_xticks(range(len(layers)), layers)
+    grid[0, 0].set_ylabel(ylabel)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
@@ -271,19 +380,20 @@ def forest(
     return figure
 
 
-def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: str) -> Figure:
+def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: str, hollow: Collection[str] = ()) -> Figure:
     """One row a device, on a logarithmic axis: median and range of what was measured, and what was published a cross.
 
     Args:
-        measured: row → (median, least, greatest); emulations have the word in their name, and are drawn hollow.
+        measured: row → (median, least, greatest).
         published: row → published value; rows without a measurement come last.
         xlabel: with units.
+        hollow: rows that are drawn so, e.g. because they are emulated.
     """
     rows = [*measured, *(name for name in published if name not in measured)]
     figure, axes = plt.subplots(figsize=(6.0, 0.9 + 0.32 * len(rows)))
     for name, times in measured.items():
         median, low, high = finite(f"times of {name!r}", times)
-        fill = "white" if "emulated" in name else BLUE
+        fill = "white" if name in hollow else BLUE
         bar = [[median - low], [high - median]]
         axes.errorbar(median, rows.index(name), xerr=bar, fmt="o", color=BLUE, mfc=fill, capsize=3)
     shown = [rows.index(name) for name in published]

@@ -1,5 +1,6 @@
 """What every committed chapter must be: one run from top to bottom on the real data, with figures that all readers can use."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -13,10 +14,30 @@ BOOK = Path(__file__).parents[2] / "book"
 PATHS = list(runs.chapters().values())
 chapter = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 PROSE = [*BOOK.rglob("*.md"), *PATHS]
+FENCED = re.compile(r"^(`{3,}).*?^\1", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 
 
 def code_cells(path: Path) -> list:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def called(source: str) -> list[str]:
+    """Names of the functions that a cell calls."""
+    calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [call.id for call in calls if isinstance(call, ast.Name)]
+
+
+def functions(path: Path) -> list:
+    """Functions and classes that a chapter defines, without their methods."""
+    trees = [ast.parse(cell.source) for cell in code_cells(path)]
+    return [node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+
+
+def body(function) -> str:
+    """What a function does, whatever its name and its docstring."""
+    kept = function.body[1:] if ast.get_docstring(function) else function.body
+    return ast.dump(ast.Module(kept, [])) + ast.dump(getattr(function, "args", ast.Tuple()))
 
 
 def prose(path: Path) -> str:
@@ -58,8 +79,32 @@ def test_every_figure_has_a_caption_a_name_and_an_alternative_text(path):
 
 @chapter
 def test_cells_are_short_enough_to_read(path):
-    imports = r"(?:from .* )?import (?:[^(\n]*|\([^)]*\))\n"  # these may be many
-    assert max(len(re.sub(imports, "", cell.source).splitlines()) for cell in code_cells(path)) <= 25
+    assert not {cell.id: n for cell in code_cells(path) if (n := len(cell.source.splitlines())) > 15}
+
+
+@chapter
+def test_results_are_recorded_out_of_sight_and_once_a_section(path):
+    """A section goes from one heading to the next; headings within fences are none."""
+    recorded = [0]
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            recorded += [0] * len(HEADING.findall(FENCED.sub("", cell.source)))
+            continue
+        assert "glue" not in called(cell.source), f"{cell.id}: `record` takes all results of a section"
+        if "record" in called(cell.source):
+            assert "remove-cell" in cell.metadata.get("tags", []), f"{cell.id} stands in the reader's way"
+            recorded[-1] += called(cell.source).count("record")
+    assert max(recorded) == 1
+
+
+def test_what_two_chapters_need_is_in_the_package():
+    """One name means one thing in the whole book, and nothing is written twice under two names."""
+    defined = [(path.stem, function) for path in PATHS for function in functions(path)]
+    for what in (lambda function: function.name, body):
+        chapters = {}
+        for chapter_, function in defined:
+            chapters.setdefault(what(function), {}).setdefault(chapter_, function.name)
+        assert not [where for where in chapters.values() if len(where) > 1]
 
 
 @chapter
@@ -138,8 +183,8 @@ for name in [name for name in sys.modules if name.startswith("hqnn_utils")]:
 
 
 def test_without_the_package_every_chapter_says_so_before_it_imports_anything(tmp_path):
-    importing = [next(cell.source for cell in code_cells(path) if "from hqnn_utils" in cell.source) for path in PATHS]
-    cells = [nbformat.v4.new_code_cell(source) for source in (WITHOUT, *importing)]
+    first = [next(cell.source for cell in code_cells(path) if "hqnn_utils" in cell.source) for path in PATHS]
+    cells = [nbformat.v4.new_code_cell(source) for source in (WITHOUT, *first)]
     client = NotebookClient(
         nbformat.v4.new_notebook(cells=cells), allow_errors=True, resources={"metadata": {"path": tmp_path}}
     )

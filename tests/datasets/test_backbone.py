@@ -1,7 +1,6 @@
 """The frozen backbone: the published weights, decoded, and features that are computed once and survive accidents."""
 
 import hashlib
-import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,15 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from hqnn_utils import files
-from hqnn_utils.datasets import backbone
+from hqnn_utils.datasets import backbone, catalogue
 from hqnn_utils.datasets.backbone import features, prepared, resnet18
-from hqnn_utils.datasets.catalogue import DataError, root, verify
+from hqnn_utils.datasets.catalogue import DataError, MissingData, entry, root
 from hqnn_utils.datasets.photos import Photos
 from hqnn_utils.datasets.photos import published as photos
 
@@ -89,7 +85,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(few, asked, tmp_path, monke
     asked.clear()
     features(few, cache=tmp_path / "cache")
     assert asked == few.paths[2:]
-    assert {path.name for path in kept(tmp_path)} == {"00000.f32", "00002.f32", "00004.f32", "lock"}
+    assert sorted(path.suffix for path in kept(tmp_path)) == [".kept", ".lock"]
 
 
 def test_two_that_ask_at_the_same_time_share_the_work(few, asked, tmp_path):
@@ -123,49 +119,30 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_part_is_computed_anew_with_a_warning(few, asked, tmp_path, damage):
+def test_what_was_damaged_is_computed_anew_with_a_warning(few, asked, tmp_path, damage):
     first = features(few, cache=tmp_path / "cache")
-    (part,) = [path for path in kept(tmp_path) if path.name == "00002.f32"]
-    part.write_bytes(damage(part.read_bytes()))
+    (file,) = (tmp_path / "cache").glob("*.kept")
+    file.write_bytes(damage(file.read_bytes()))
     asked.clear()
-    with pytest.warns(UserWarning, match=r"00002\.f32 is not as it was kept, and is computed anew"):
+    with pytest.warns(UserWarning, match=rf"{file.name} is not as it was kept, and is computed anew"):
         again = features(few, cache=tmp_path / "cache")
-    assert torch.equal(again, first) and asked == few.paths[2:4]
+    assert torch.equal(again, first) and asked == few.paths
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         features(few, cache=tmp_path / "cache")
 
 
-@given(bit=st.integers(0, 8 * (32 + 2 * 512 * 4) - 1))
-@settings(max_examples=100)
-def test_a_flipped_bit_is_noticed_wherever_it_is(bit):
-    sealed = bytearray(backbone._sealed(np.ones((2, 512), "<f4").tobytes(), "key", "00000.f32"))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "00000.f32"
-        path.write_bytes(sealed)
-        assert backbone._kept(path, "key", 2) is not None
-        sealed[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(sealed)
-        assert backbone._kept(path, "key", 2) is None
-
-
-def test_features_of_another_backbone_are_not_taken_for_these(few, asked, tmp_path):
+def test_features_of_another_backbone_or_of_other_photographs_are_not_taken_for_these(few, asked, tmp_path):
     wanted = features(few, weights="resnet18", cache=tmp_path / "cache")
-    features(few, weights="resnet18-pqf", cache=tmp_path / "cache")
-    one, other = sorted((tmp_path / "cache").iterdir())
-    (one / "00000.f32").write_bytes((other / "00000.f32").read_bytes())
-    asked.clear()
-    with pytest.warns(UserWarning, match="is not as it was kept"):
-        assert torch.equal(features(few, weights="resnet18", cache=tmp_path / "cache"), wanted)
-    assert asked == few.paths[:2]
-
-
-def test_features_of_other_photographs_are_not_taken_for_these(few, asked, tmp_path):
-    wanted = features(few, cache=tmp_path / "cache")
-    (folder,) = (tmp_path / "cache").iterdir()
-    (folder / "00000.f32").write_bytes((folder / "00002.f32").read_bytes())
-    with pytest.warns(UserWarning, match="is not as it was kept"):
-        assert torch.equal(features(few, cache=tmp_path / "cache"), wanted)
+    (file,) = (tmp_path / "cache").glob("*.kept")
+    for other in ({"weights": "resnet18-pqf"}, {"photographs": replace(few, sha256="another")}):
+        features(**{"photographs": few, "weights": "resnet18"} | other, cache=tmp_path / "other")
+    for other in (tmp_path / "other").glob("*.kept"):
+        file.write_bytes(other.read_bytes())
+        asked.clear()
+        with pytest.warns(UserWarning, match="is not as it was kept"):
+            assert torch.equal(features(few, weights="resnet18", cache=tmp_path / "cache"), wanted)
+        assert asked == few.paths
 
 
 def checked(few: Photos) -> Photos:
@@ -195,50 +172,59 @@ def test_features_that_are_no_numbers_are_refused_by_the_photographs_name(few, a
     torch.nn.init.constant_(backbone.resnet18("any").layer4[1].bn2.bias, float("nan"))
     with pytest.raises(DataError, match=r"the features of .*0\.png hold NaN or infinity"):
         features(few, cache=tmp_path / "cache")
-    assert [path.name for path in kept(tmp_path)] == ["lock"]
+    assert [path.suffix for path in kept(tmp_path)] == [".lock"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(few, asked, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(DataError, match=r"features cannot be kept in .*cache.*: make room, or choose another cache"):
+    with pytest.raises(DataError, match=r"nothing can be kept in .*cache .*: make room"):
         features(few, cache=tmp_path / "cache")
 
 
-def test_other_images_have_features_of_their_own(few, asked, tmp_path):
-    features(few, cache=tmp_path / "cache")
-    asked.clear()
-    features(Photos(**(vars(few) | {"sha256": "another"})), cache=tmp_path / "cache")
-    assert asked == few.paths
-
-
 def test_unknown_weights_are_refused_by_name():
-    with pytest.raises(ValueError, match="unknown weights 'resnet50': choose one of resnet18, resnet18-pqf"):
+    with pytest.raises(DataError, match="unknown weights 'resnet50': the catalogue has resnet18, resnet18-pqf"):
         resnet18("resnet50")
 
 
-def test_weights_that_are_not_the_published_ones_are_refused(monkeypatch, tmp_path):
+def test_a_data_set_is_no_weights():
+    with pytest.raises(DataError, match=r"'mnist' is a set of digits: `hqnn_utils\.datasets\.digits\.load\('mnist'\)`"):
+        resnet18("mnist")
+
+
+@pytest.fixture
+def unreachable(monkeypatch, tmp_path) -> Path:
+    """Weights that cannot be fetched, and where they would lie."""
     monkeypatch.setenv("HQNN_DATA", str(tmp_path))
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / PQF.name).write_bytes(b"something else")
-    with pytest.raises(DataError, match="is not the published file"):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    described = replace(entry("resnet18-pqf"), mirrors=["http://127.0.0.1:9/"])  # nobody listens there
+    monkeypatch.setattr(catalogue, "entries", lambda: {"resnet18-pqf": described})
+    return tmp_path / "weights" / PQF.name
+
+
+def test_weights_that_are_not_the_published_ones_are_refused(unreachable):
+    unreachable.parent.mkdir()
+    unreachable.write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"weights 'resnet18-pqf': pqf_resnet18\.pth is altered in .*could not be downloaded"):
         resnet18("resnet18-pqf")
 
 
-def test_weights_that_cannot_be_had_are_refused_with_a_way_on(monkeypatch, tmp_path):
-    monkeypatch.setenv("HQNN_DATA", str(tmp_path))
-    monkeypatch.setitem(backbone.WEIGHTS["resnet18-pqf"], "url", "http://127.0.0.1:9/resnet18.pth")  # nobody listens there
-    monkeypatch.setattr(files, "cache", lambda: tmp_path / "cache")
-    with pytest.raises(DataError, match=r"could not be fetched from .* set HQNN_DATA to a folder that holds weights/"):
+def test_weights_that_cannot_be_had_are_refused_with_a_way_on(unreachable):
+    sentence = (
+        r"127\.0\.0\.1:9/resnet18\.pth: (.|\n)*`hqnn data fetch resnet18-pqf` .* HQNN_DATA to a folder that holds weights/"
+    )
+    with pytest.raises(MissingData, match=sentence) as refused:
         resnet18("resnet18-pqf")
+    assert "digits" not in str(refused.value)  # which are no way on here
 
 
 def test_plain_weights_are_loaded_as_they_are(monkeypatch, tmp_path):
     monkeypatch.setenv("HQNN_DATA", str(tmp_path))
     published = resnet18_of_random_weights()
     (tmp_path / "weights").mkdir()
-    path = tmp_path / "weights" / backbone.WEIGHTS["resnet18"]["file"]
+    path = tmp_path / "weights" / "resnet18-f37072fd.pth"
     torch.save({name: tensor for name, tensor in published.state_dict().items() if "batches" not in name}, path)
-    monkeypatch.setitem(backbone.WEIGHTS["resnet18"], "sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+    described = replace(entry("resnet18"), files={path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}})
+    monkeypatch.setattr(catalogue, "entries", lambda: {"resnet18": described})
     loaded = resnet18("resnet18").state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in published.state_dict().items())
 
@@ -246,15 +232,16 @@ def test_plain_weights_are_loaded_as_they_are(monkeypatch, tmp_path):
 def test_torchvisions_weights_are_those_that_torchvision_names():
     from torchvision.models import ResNet18_Weights
 
-    wanted = backbone.WEIGHTS["resnet18"]
-    assert wanted["url"] == ResNet18_Weights.IMAGENET1K_V1.url
-    assert wanted["file"] == f"resnet18-{wanted['sha256'][:8]}.pth" == wanted["url"].rsplit("/")[-1]
-    assert wanted["bytes"] / 2**20 == pytest.approx(ResNet18_Weights.IMAGENET1K_V1.meta["_file_size"], abs=1e-3)
+    (mirror,), ((file, facts),) = entry("resnet18").mirrors, entry("resnet18").files.items()
+    assert mirror + file == ResNet18_Weights.IMAGENET1K_V1.url
+    assert file == f"resnet18-{facts['sha256'][:8]}.pth"
+    assert facts["bytes"] / 2**20 == pytest.approx(ResNet18_Weights.IMAGENET1K_V1.meta["_file_size"], abs=1e-3)
 
 
 @needs_weights
 def test_the_published_file_has_the_checksum_of_the_source():
-    assert hashlib.sha256(PQF.read_bytes()).hexdigest() == backbone.WEIGHTS["resnet18-pqf"]["sha256"]
+    assert entry("resnet18-pqf").verify() == {PQF.name: "ok"}
+    assert hashlib.sha256(PQF.read_bytes()).hexdigest().startswith("6b9fc5f66a84")
 
 
 @needs_weights
@@ -269,7 +256,7 @@ def test_a_decoded_weight_is_made_of_its_codebook():
 
 @needs_weights
 def test_the_decoded_network_knows_ants_from_bees():
-    if set(verify("hymenoptera").values()) != {"ok"}:
+    if set(entry("hymenoptera").verify().values()) != {"ok"}:
         pytest.skip("needs the photographs: try `hqnn data fetch hymenoptera`")
     found, network = photos("hymenoptera"), resnet18()
     rows = found.of("test")[::6]

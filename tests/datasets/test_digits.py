@@ -23,8 +23,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hqnn_utils.datasets import catalogue, digits
-from hqnn_utils.datasets.catalogue import DataError, Entry, entry, fetch, root, verify
+from hqnn_utils.datasets import catalogue
+from hqnn_utils.datasets.catalogue import DataError, Dataset, entry, root
 from hqnn_utils.datasets.digits import load
 
 MNIST_COUNTS = {  # images per class, as published with the set
@@ -40,13 +40,17 @@ DIGITS = load("digits")
 @pytest.mark.parametrize("described", catalogue.entries().values(), ids=lambda described: described.name)
 def test_the_catalogue_describes_every_set_in_full(described):
     assert all([described.title, described.licence, described.citation, described.homepage.startswith("http")])
-    assert len(set(described.classes)) == len(described.classes) >= 2
-    assert set(described.counts) == {"train", "test"}
+    assert described.kind in catalogue.READERS
+    if described.kind == "weights":
+        assert len(described.files) == 1 and described.bytes and not described.classes
+    else:
+        assert len(set(described.classes)) == len(described.classes) >= 2
+        assert set(described.counts) == {"train", "test"}
     assert bool(described.embedded) != bool(described.files)
     assert all(len(bytes.fromhex(file["sha256"])) == 32 for file in described.files.values())
     assert described.embedded or described.bytes > 0
     assert sum(map(bool, (described.embedded, described.mirrors, described.archive, described.kaggle))) == 1
-    assert not described.size or sum(described.counts.values()) == len(described.files)
+    assert described.kind != "photographs" or sum(described.counts.values()) == len(described.files)
     assert all(mirror.startswith("https://") and mirror.endswith("/") for mirror in described.mirrors)
 
 
@@ -85,7 +89,7 @@ def test_mnists_fingerprint_is_that_of_its_files(mnist_images):
 
 def test_digits_fingerprint_is_the_catalogues():
     assert DIGITS.sha256 == entry("digits").sha256
-    assert verify("digits") == {"scikit-learn": "ok"}
+    assert entry("digits").verify() == {"scikit-learn": "ok"}
 
 
 def test_no_digit_is_in_both_splits():
@@ -223,7 +227,7 @@ def test_bytes_that_changed_after_the_check_are_not_used(monkeypatch, tmp_path):
     (tmp_path / "mnist").mkdir()
     for file in entry("mnist").files:
         (tmp_path / "mnist" / file).write_bytes(b"another")
-    monkeypatch.setattr(digits, "fetch", lambda name: None)  # as if the check had just found them good
+    monkeypatch.setattr(Dataset, "fetch", lambda self: None)  # as if the check had just found them good
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz is not the published file"):
         load("mnist")
 
@@ -262,21 +266,21 @@ def test_a_relative_data_root_of_any_name_is_made_absolute(monkeypatch, tmp_path
 def test_a_data_root_that_cannot_be_used_is_refused_in_a_sentence(monkeypatch, given, reason):
     monkeypatch.setenv("HQNN_DATA", given)
     with pytest.raises(DataError, match=f"HQNN_DATA is .*{reason}.*; set it to a folder") as refusal:
-        verify("mnist")
+        entry("mnist").verify()
     assert len(str(refusal.value)) < 400
     done = subprocess.run([Path(sys.executable).parent / "hqnn", "data", "list"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("Error: HQNN_DATA is ")
 
 
 def test_a_file_that_may_not_be_read_is_called_so(toy, monkeypatch):
-    fetch("toy")
+    toy.fetch()
 
     def refuse(path, *_, **__):
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", refuse)
-        assert set(verify("toy").values()) == {"unreadable"}
+        assert set(toy.verify().values()) == {"unreadable"}
 
 
 # -- how they get there ------------------------------------------------------------------------------------------------
@@ -345,7 +349,7 @@ def toy(monkeypatch, tmp_path, server):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     files = {name: {"bytes": len(content), "sha256": sha256(content)} for name, content in GOOD.items()}
     about = dict.fromkeys(("title", "licence", "citation", "homepage"), "")
-    described = Entry("toy", classes=["0", "1"], counts={}, mirrors=[f"{server.url}/good/"], files=files, **about)
+    described = Dataset("toy", "digits", classes=["0", "1"], counts={}, mirrors=[f"{server.url}/good/"], files=files, **about)
     monkeypatch.setattr(catalogue, "entries", lambda: {"toy": described})
     return described
 
@@ -423,7 +427,7 @@ def packed(monkeypatch, tmp_path, server):
     files = {name: {"sha256": sha256(content)} for name, content in PICTURES.items()}
     about = dict.fromkeys(("title", "licence", "citation", "homepage"), "")
     place = dict(archive=f"{server.url}/all.zip", inside="inside/", size=sum(map(len, PICTURES.values())))
-    described = Entry("packed", classes=["a", "b"], counts={}, files=files, **place, **about)
+    described = Dataset("packed", "photographs", classes=["a", "b"], counts={}, files=files, **place, **about)
     monkeypatch.setattr(catalogue, "entries", lambda: {"packed": described})
     server.answer = lambda path: (200, zipped(PICTURES | {"unwanted.gif": b"GIF"}), None)
     return described
@@ -434,17 +438,17 @@ def held(folder: Path) -> dict[str, bytes]:
 
 
 def test_an_archive_lands_as_the_files_of_the_catalogue_and_no_others(packed, server):
-    fetch("packed")
+    entry("packed").fetch()
     assert held(packed.folder) == PICTURES
     server.asked.clear()
-    fetch("packed")
+    entry("packed").fetch()
     assert server.asked == []
 
 
 def test_an_altered_file_is_taken_anew_from_the_archive(packed):
-    fetch("packed")
+    entry("packed").fetch()
     (packed.folder / "Testing/a/3.jpg").write_bytes(b"bit rot")
-    fetch("packed")
+    entry("packed").fetch()
     assert held(packed.folder) == PICTURES
 
 
@@ -473,7 +477,7 @@ BAD_ARCHIVES = {
 def test_a_bad_archive_is_refused_with_its_cause_and_leaves_only_good_files(packed, server, answer, cause, left):
     server.answer = lambda path: answer
     with pytest.raises(DataError, match=f"'packed': {left} of 3 files are still missing or altered .*{cause}"):
-        fetch("packed")
+        entry("packed").fetch()
     found = held(packed.folder) if packed.folder.exists() else {}
     assert len(found) == 3 - left and found.items() <= PICTURES.items()
 
@@ -486,7 +490,7 @@ def test_nothing_of_an_archive_gets_out_of_the_folder(packed, server, tmp_path):
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc")
     server.answer = lambda path: (200, content.getvalue(), None)
-    fetch("packed")
+    entry("packed").fetch()
     assert held(tmp_path) == {f"packed/{file}": body for file, body in PICTURES.items()}
 
 
@@ -497,7 +501,7 @@ def test_a_file_that_an_archive_holds_twice_is_checked_like_any_other(packed, se
         archive.writestr("inside/Testing/a/3.jpg", b"other")
     server.answer = lambda path: (200, content.getvalue(), None)
     with pytest.raises(DataError, match=r"1 of 3 files are still missing or altered .* SHA-256"):
-        fetch("packed")
+        entry("packed").fetch()
 
 
 def test_whatever_kagglehub_raises_is_a_sentence(packed, monkeypatch):
@@ -509,7 +513,7 @@ def test_whatever_kagglehub_raises_is_a_sentence(packed, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "kagglehub", SimpleNamespace(dataset_download=refuse))
     with pytest.raises(DataError, match=r"from kaggle\.com/datasets/someone/something: RuntimeError"):
-        fetch("packed")
+        entry("packed").fetch()
 
 
 def test_a_set_from_kaggle_says_what_to_install(packed, monkeypatch):
@@ -517,7 +521,7 @@ def test_a_set_from_kaggle_says_what_to_install(packed, monkeypatch):
     monkeypatch.setattr(catalogue, "entries", lambda: {"packed": described})
     monkeypatch.setitem(sys.modules, "kagglehub", None)  # as where it is not installed
     with pytest.raises(DataError, match=r"from kaggle\.com/datasets/someone/something: .*pip install kagglehub"):
-        fetch("packed")
+        entry("packed").fetch()
 
 
 def test_a_set_from_kaggle_is_checked_like_any_other(packed, monkeypatch, tmp_path):
@@ -530,9 +534,9 @@ def test_a_set_from_kaggle_is_checked_like_any_other(packed, monkeypatch, tmp_pa
     asked = SimpleNamespace(dataset_download=lambda handle: str(tmp_path / "kaggle") if handle == "someone/something" else "")
     monkeypatch.setitem(sys.modules, "kagglehub", asked)
     with pytest.raises(DataError, match="1 of 3 files are still missing or altered"):
-        fetch("packed")
+        entry("packed").fetch()
     (tmp_path / "kaggle" / "inside" / "Testing/a/3.jpg").write_bytes(PICTURES["Testing/a/3.jpg"])
-    fetch("packed")
+    entry("packed").fetch()
     assert held(packed.folder) == PICTURES
 
 
@@ -542,15 +546,15 @@ def test_photographs_are_not_loaded_as_digits_are(packed):
 
 
 def test_a_download_lands_whole_and_alone(toy):
-    fetch("toy")
+    toy.fetch()
     assert lying(toy.folder) == GOOD
-    assert set(verify("toy").values()) == {"ok"}
+    assert set(toy.verify().values()) == {"ok"}
 
 
 def test_what_is_here_is_not_fetched_again(toy, server):
-    fetch("toy")
+    toy.fetch()
     server.asked.clear()
-    fetch("toy")
+    toy.fetch()
     assert server.asked == []
 
 
@@ -558,7 +562,7 @@ def test_what_is_here_is_not_fetched_again(toy, server):
 def test_a_bad_download_is_refused_and_leaves_nothing(toy, server, fault):
     server.answer = instead(a=fault, b=fault)
     with pytest.raises(DataError, match=r"'toy': a\.gz is missing .* could not be downloaded"):
-        fetch("toy")
+        toy.fetch()
     assert lying(toy.folder) == {}
 
 
@@ -568,15 +572,15 @@ def test_a_bad_download_leaves_the_good_files_as_they_were(toy, server, fault):
     (toy.folder / "a.gz").write_bytes(GOOD["a.gz"])
     server.answer = instead(b=fault)
     with pytest.raises(DataError, match=r"b\.gz is missing"):
-        fetch("toy")
+        toy.fetch()
     assert lying(toy.folder) == {"a.gz": GOOD["a.gz"]}
 
 
 def test_an_altered_file_is_noticed_and_fetched_anew(toy):
-    fetch("toy")
+    toy.fetch()
     (toy.folder / "b.gz").write_bytes(b"bit rot")
-    assert verify("toy") == {"a.gz": "ok", "b.gz": "altered"}
-    fetch("toy")
+    assert toy.verify() == {"a.gz": "ok", "b.gz": "altered"}
+    toy.fetch()
     assert lying(toy.folder) == GOOD
 
 
@@ -585,13 +589,13 @@ def test_an_altered_file_that_cannot_be_mended_is_named(toy, server):
     (toy.folder / "a.gz").write_bytes(b"bit rot")
     server.answer = instead(a=FAULTS["not found"])
     with pytest.raises(DataError, match=r"a\.gz is altered"):
-        fetch("toy")
+        toy.fetch()
 
 
 def test_a_wrong_checksum_is_called_that(toy, server):
     server.answer = instead(a=FAULTS["altered"])
     with pytest.raises(DataError, match="refused, its SHA-256 is not the catalogue's"):
-        fetch("toy")
+        toy.fetch()
 
 
 @faulty
@@ -599,14 +603,14 @@ def test_a_second_mirror_delivers_where_the_first_does_not(toy, server, fault):
     toy.mirrors.insert(0, f"{server.url}/bad/")
     bad = iter([fault])  # the very first answer
     server.answer = lambda path: next(bad, (200, GOOD[path], None))
-    fetch("toy")
+    toy.fetch()
     assert server.asked[0] == "/bad/a.gz" and "/good/a.gz" in server.asked
     assert lying(toy.folder) == GOOD
 
 
 def test_a_mirror_that_nobody_answers_is_passed_over(toy, closed_port):
     toy.mirrors.insert(0, f"{closed_port}/")
-    fetch("toy")
+    toy.fetch()
     assert lying(toy.folder) == GOOD
 
 
@@ -619,7 +623,7 @@ def test_a_mirror_that_stays_silent_is_given_up(toy, server):
 
     server.answer = silence
     with pytest.raises(DataError, match="Timeout"):
-        fetch("toy", timeout=0.2)
+        toy.fetch(timeout=0.2)
     waiting.set()
 
 
@@ -642,7 +646,7 @@ def test_a_mirror_that_sends_drop_by_drop_is_given_up(toy, server, monkeypatch, 
 
     server.answer = lambda path: (status, drops, None)
     with pytest.raises(DataError, match="Timeout: it was not all there after 1 s"):
-        fetch("toy", timeout=1.0)
+        toy.fetch(timeout=1.0)
     given_up.set()
     assert lying(toy.folder) == {}
 
@@ -652,7 +656,7 @@ def test_others_may_read_what_was_fetched(kind, request):
     folder = request.getfixturevalue(kind).folder
     mask = os.umask(0o022)
     try:
-        fetch(kind)
+        request.getfixturevalue(kind).fetch()
     finally:
         os.umask(mask)
     assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o644}
@@ -671,7 +675,7 @@ def test_others_may_read_what_was_fetched(kind, request):
 def test_a_set_that_cannot_be_had_is_named_with_its_place_and_the_way_on(toy, closed_port, named):
     toy.mirrors[:] = [f"{closed_port}/"]
     with pytest.raises(DataError) as refusal:
-        fetch("toy")
+        toy.fetch()
     assert named.format(folder=toy.folder, mirror=toy.mirrors[0]) in str(refusal.value)
 
 
@@ -690,13 +694,13 @@ PROGRAM = """
 import json, sys
 from hqnn_utils import cli
 from hqnn_utils.datasets import catalogue
-described = catalogue.Entry(**json.loads(sys.argv[1]))
+described = catalogue.Dataset(**json.loads(sys.argv[1]))
 catalogue.entries = lambda: {described.name: described}
 cli.main(["data", "fetch", described.name])
 """
 
 
-def fetching(described: Entry) -> subprocess.Popen:
+def fetching(described: Dataset) -> subprocess.Popen:
     command = [sys.executable, "-c", PROGRAM, json.dumps(vars(described))]
     # A shell's background jobs ignore Ctrl-C, and so would their children: not these.
     return subprocess.Popen(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hqnn_utils.datasets import catalogue
-from hqnn_utils.datasets.catalogue import DataError, Entry, entry, verify
+from hqnn_utils.datasets.catalogue import DataError, Dataset, entry
 from hqnn_utils.datasets.photos import Photos, audit, clean, decode, pictures
 from hqnn_utils.datasets.photos import published as photos
 
@@ -39,7 +39,7 @@ def toy(monkeypatch, tmp_path):
         splits = {"train": "Training", "test": "Testing"} if splits is None else splits
         about = dict.fromkeys(("title", "licence", "citation", "homepage"), "")
         counts = {"train": 0, "test": test}
-        described = Entry("toy", classes=["a", "b"], counts=counts, files=files, size=1, splits=splits, **about)
+        described = Dataset("toy", "photographs", classes=["a", "b"], counts=counts, files=files, splits=splits, **about)
         monkeypatch.setattr(catalogue, "entries", lambda: {"toy": described})
         return photos("toy")
 
@@ -256,14 +256,16 @@ def test_a_class_that_a_split_lacks_is_named(toy, split, folder, label):
 
 
 def test_a_set_of_digits_is_no_set_of_photographs():
-    with pytest.raises(DataError, match=r"'digits' is not a set of photographs: `hqnn_utils\.datasets\.digits\.load"):
+    with pytest.raises(
+        DataError, match=r"'digits' is a set of digits: `hqnn_utils\.datasets\.digits\.load\('digits'\)` gives its images"
+    ):
         photos("digits")
 
 
 @pytest.fixture(params=PHOTOGRAPHS)
 def real(request):
     """The real photographs of each data set; skips where they are not at hand."""
-    if set(verify(request.param).values()) != {"ok"}:
+    if set(entry(request.param).verify().values()) != {"ok"}:
         pytest.skip(f"needs the photographs in {entry(request.param).folder}: try `hqnn data fetch {request.param}`")
     return photos(request.param)
 
@@ -276,7 +278,7 @@ def test_the_real_sets_have_the_counts_of_the_catalogue_and_all_decode(real):
 
 
 def test_a_clean_split_of_the_brain_tumours_has_no_leak_and_as_many_test_images():
-    if set(verify("brain_tumor").values()) != {"ok"}:
+    if set(entry("brain_tumor").verify().values()) != {"ok"}:
         pytest.skip("needs the photographs: try `hqnn data fetch brain_tumor`")
     published = photos("brain_tumor")
     same = pictures(published.paths)

@@ -25,6 +25,7 @@ from hqnn_utils.evidence.statistics import (
     possible_pvalues,
     run_interval,
     share_interval,
+    signed_rank,
 )
 
 samples = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
@@ -34,6 +35,16 @@ PRINTED = [
     for model, claim in claims.items()
     if model != "images"
 ]
+
+
+def test_the_signed_rank_test_counts_the_signs_that_chance_could_have_dealt():
+    """Five gains out of five: two of the 2**5 ways to deal the signs are as one-sided."""
+    assert signed_rank([0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(2 / 2**5)
+    assert signed_rank([-0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(4 / 2**5)
+
+
+def test_pairs_that_never_differ_are_no_sign_of_a_difference():
+    assert signed_rank([0.0, 0.0, 0.0]) == 1.0
 
 
 @given(samples, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
@@ -402,6 +413,7 @@ OF_SEEDS = {
     "mean_interval": mean_interval,
     "run_interval": run_interval,
     "equivalence": lambda values: equivalence(values, 1.0),
+    "signed_rank": signed_rank,
     "best_of": lambda values: best_of(np.array(values), 2),
     "crossed_interval": lambda values: crossed_interval(np.array([values, values]).T),
     "compare": lambda values: compare(CLAIMS, FOUND | {"loss": values}),

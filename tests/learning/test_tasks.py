@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 
 from hqnn_utils.checks import NotFinite
 from hqnn_utils.datasets import backbone, catalogue, digits, photos
-from hqnn_utils.datasets.catalogue import DataError, Entry, MissingData
-from hqnn_utils.learning.models import network
-from hqnn_utils.learning.tasks import Task, centred, chosen, held_out, task, train, without
+from hqnn_utils.datasets.catalogue import DataError, Dataset, MissingData
+from hqnn_utils.learning.methods import network
+from hqnn_utils.learning.tasks import Task, centred, chosen, facts, held_out, standardised, task, train, without
 from hqnn_utils.learning.training import Ensemble
 
 SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 0.003}
@@ -41,7 +41,7 @@ def small_network(weights: str) -> nn.Module:
 
 
 @pytest.fixture
-def toy(monkeypatch, tmp_path) -> Entry:
+def toy(monkeypatch, tmp_path) -> Dataset:
     """A data set of photographs, `toy`, beside the digits, and a backbone that is small."""
     files = {}
     for file, picture in pictures().items():
@@ -50,8 +50,9 @@ def toy(monkeypatch, tmp_path) -> Entry:
         picture.save(path)
         files[file] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     about = dict.fromkeys(("title", "licence", "citation", "homepage"), "")
-    described = Entry(
+    described = Dataset(
         "toy",
+        "photographs",
         classes=["b", "a"],
         counts={"train": 6, "test": 8},
         files=files,
@@ -151,7 +152,7 @@ def test_the_weights_of_the_backbone_can_be_chosen(toy):
 
 
 def test_any_gives_every_task_that_is_here_and_tells_the_reason_for_every_other(toy, monkeypatch, tmp_path, capsys):
-    assert list(chosen(["any"])) == ["toy"]
+    assert list(chosen(["any"])) == ["toy", "toy_clean"]
     monkeypatch.setenv("HQNN_DATA", str(tmp_path / "empty"))  # and no network: see the mirror of the toy
     here = chosen(["any"], train_size=20)
     assert list(here) == ["digits"] and len(here["digits"].train_labels) == 20
@@ -182,26 +183,60 @@ def test_a_photograph_that_was_altered_is_no_missing_set(toy):
     assert not isinstance(refused.value, MissingData)
 
 
-@pytest.mark.parametrize("file", ["data/weights/pqf_resnet18.pth", "weights/pqf_resnet18.pth"], ids=["given", "fetched once"])
-def test_weights_that_were_altered_are_no_missing_set(toy, monkeypatch, tmp_path, file):
+def test_weights_that_were_altered_are_no_missing_set(toy, monkeypatch, tmp_path):
     monkeypatch.undo()  # the real backbone
     monkeypatch.setenv("HQNN_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(backbone.files, "cache", lambda: tmp_path)
-    monkeypatch.setitem(backbone.WEIGHTS["resnet18-pqf"], "url", "http://127.0.0.1:9/")
-    (tmp_path / file).parent.mkdir()
-    (tmp_path / file).write_bytes(b"other weights")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    described = replace(catalogue.entry("resnet18-pqf"), mirrors=["http://127.0.0.1:9/"])
+    monkeypatch.setattr(catalogue, "entries", lambda: {"resnet18-pqf": described})
+    file = tmp_path / "data" / "weights" / "pqf_resnet18.pth"
+    file.parent.mkdir()
+    file.write_bytes(b"other weights")
     with pytest.raises(DataError) as refused:
         backbone.resnet18()
     assert not isinstance(refused.value, MissingData)
-    (tmp_path / file).unlink()
+    file.unlink()
     with pytest.raises(MissingData):
         backbone.resnet18()
 
 
 def test_options_reach_every_task(toy):
-    here = chosen(["toy"], clean=True, weights="resnet18")
-    expected = task("toy", clean=True, weights="resnet18")
-    assert torch.equal(here["toy"].test_inputs, expected.test_inputs) and here["toy"].test_items == expected.test_items
+    here = chosen(["toy"], weights="resnet18", features="centred")
+    for found, clean in zip(here.values(), (False, True), strict=True):
+        expected = task("toy", clean=clean, weights="resnet18", features="centred")
+        assert torch.equal(found.test_inputs, expected.test_inputs) and found.test_items == expected.test_items
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [("both", ["digits", "toy", "toy_clean"]), ("published", ["digits", "toy"]), ("clean", ["digits", "toy_clean"])],
+)
+def test_a_set_that_leaks_comes_in_the_splits_that_are_asked_for(toy, split, names):
+    here = chosen(["digits", "toy"], split, train_size=20)
+    assert list(here) == names
+    assert {name: found.split for name, found in here.items()} == {
+        name: "clean" if name == "toy_clean" else "published" for name in names
+    }
+
+
+@pytest.mark.parametrize("split", ["both", "clean"])
+def test_a_set_that_does_not_leak_has_its_published_split_alone(toy, monkeypatch, split):
+    for file in [file for file in toy.files if "leak" in file]:
+        del toy.files[file]
+    assert list(chosen(["toy"], split)) == ["toy"]
+
+
+def test_an_unknown_split_or_scale_is_refused(toy):
+    with pytest.raises(ValueError, match="unknown split 'random': choose one of both, published, clean"):
+        chosen(["toy"], "random")
+    with pytest.raises(ValueError, match="unknown features 'scaled': choose one of raw, centred, standardised"):
+        task("digits", features="scaled")
+
+
+def test_a_chapter_records_each_set_once_and_one_checksum_of_all(toy):
+    here = chosen(["digits", "toy"])
+    joined = here["digits"].sha256 + here["toy"].sha256
+    assert facts(here) == {"dataset": "digits, toy", "dataset_sha256": hashlib.sha256(joined.encode()).hexdigest()}
 
 
 def test_photographs_without_a_backbone_are_not_there(toy, monkeypatch, capsys):
@@ -271,6 +306,28 @@ def test_centred_inputs_have_lost_the_mean_of_the_training_images_and_nothing_el
     assert replace(found, train_inputs=whole.train_inputs, test_inputs=whole.test_inputs) == whole
 
 
+def test_standardised_inputs_have_mean_zero_and_spread_one_over_the_training_images():
+    whole = made_up("ResNet18")
+    whole.train_inputs[:, 7] = 0.25  # always the same: there is no spread to divide by
+    found = standardised(whole)
+    mean, spread = whole.train_inputs.mean(dim=0), whole.train_inputs.std(dim=0)
+    spread[7] = 1
+    torch.testing.assert_close(found.train_inputs, (whole.train_inputs - mean) / spread)
+    torch.testing.assert_close(found.test_inputs, (whole.test_inputs - mean) / spread)
+    assert replace(found, train_inputs=whole.train_inputs, test_inputs=whole.test_inputs) == whole
+
+
+@pytest.mark.parametrize(
+    ("features", "scale"), [("raw", lambda task: task), ("centred", centred), ("standardised", standardised)]
+)
+def test_photographs_are_shown_on_the_scale_that_is_asked_for(toy, features, scale):
+    torch.testing.assert_close(task("toy", features=features).train_inputs, scale(task("toy")).train_inputs)
+
+
+def test_digits_are_shown_as_they_are_on_any_scale():
+    assert torch.equal(task("digits", features="centred").train_inputs, task("digits").train_inputs)
+
+
 def test_a_task_without_some_training_images_has_all_others_and_the_same_test():
     whole = made_up("ResNet18", 5)
     found = without(whole, [3, 0])
@@ -303,21 +360,21 @@ def made_up(body: str, n: int = 20) -> Task:
     shape = {"LeNet": (1, 28, 28), "ResNet18": (512,)}[body]
     inputs = torch.rand(2, n, *shape, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(n) % 3
-    return Task("made up", body, ["a", "b", "c"], inputs[0], labels, inputs[1], labels, list(range(n)), "")
+    return Task("made up", "published", body, ["a", "b", "c"], inputs[0], labels, inputs[1], labels, list(range(n)), "")
 
 
-@pytest.mark.parametrize("ending", ["-Q-Ent", "-Q"])
-def test_networks_of_all_seeds_learn_digits(ending):
+@pytest.mark.parametrize("method", ["-Q-Ent", "-Q"])
+def test_networks_of_all_seeds_learn_digits(method):
     digits = two_digits()
-    ensemble, history = train(digits, ending, [0, 1], **SETTINGS)
+    ensemble, history = train(digits, method, [0, 1], **SETTINGS)
     assert (history[-1] < history[0]).all()
     assert (digits.accuracy(ensemble) > 0.9).all()
 
 
-def alone(task: Task, method: str, seed: int, n_qubits: int, depth: int) -> tuple[nn.Module, list[float]]:
+def alone(task: Task, method, seed: int, n_qubits: int, depth: int) -> tuple[nn.Module, list[float]]:
     """The oracle: one network, one seed, the training loop of every torch tutorial."""
     torch.manual_seed(seed)
-    model = network(method, len(task.classes), n_qubits, depth)
+    model = network(task.body, method, len(task.classes), n_qubits, depth)
     order, losses = torch.Generator().manual_seed(seed), []
     optimiser = torch.optim.Adam(model.parameters(), lr=SETTINGS["learning_rate"])
     for _ in range(SETTINGS["epochs"]):
@@ -333,19 +390,20 @@ def alone(task: Task, method: str, seed: int, n_qubits: int, depth: int) -> tupl
 
 
 @pytest.mark.parametrize(
-    ("body", "ending"),
+    ("body", "method"),
     [
         ("LeNet", "-Q-Ent"),
         ("LeNet", "-linear"),
-        *(("ResNet18", ending) for ending in ("", "-Q", "-Q-Ent", "-affine", "-random")),
+        *(("ResNet18", method) for method in ("classical", "-Q", "-Q-Ent", "-affine", "-random")),
+        ("ResNet18", lambda n_qubits, depth: nn.Linear(n_qubits, n_qubits)),
     ],
 )
-def test_networks_of_all_seeds_are_those_that_are_trained_alone(body, ending):
+def test_networks_of_all_seeds_are_those_that_are_trained_alone(body, method):
     seeds, sizes = [5, 2], {"n_qubits": 3, "depth": 1}
     few = made_up(body)
-    ensemble, history = train(few, ending, seeds, **sizes, **SETTINGS)
+    ensemble, history = train(few, method, seeds, **sizes, **SETTINGS)
     for number, seed in enumerate(seeds):
-        model, losses = alone(few, body + ending, seed, **sizes)
+        model, losses = alone(few, method, seed, **sizes)
         with torch.no_grad():
             torch.testing.assert_close(ensemble.predict(few.test_inputs)[number], model(few.test_inputs), atol=1e-5, rtol=0)
         torch.testing.assert_close(history[:, number], torch.tensor(losses), atol=1e-5, rtol=0)
@@ -358,8 +416,27 @@ def test_networks_have_four_qubits_and_two_layers_unless_told_otherwise():
 
 def test_every_setting_of_the_training_can_be_given():
     seen = []
-    _, history = train(made_up("ResNet18"), "", [0], **SETTINGS, points=2, after_epoch=lambda: seen.append(1))
+    _, history = train(made_up("ResNet18"), "classical", [0], **SETTINGS, points=2, after_epoch=lambda: seen.append(1))
     assert (len(seen), len(history)) == (SETTINGS["epochs"], 2 * SETTINGS["epochs"])
+
+
+def test_the_circuit_and_its_optimiser_can_be_chosen():
+    def theta(**given):
+        few = made_up("ResNet18")
+        ensemble, _ = train(few, "-Q-Ent", [0], **SETTINGS | given)
+        assert ensemble.template.head.middle.entangler == given.get("entangler", "ring")
+        return ensemble.parameters["head.middle.theta"]
+
+    usual = theta()
+    assert torch.equal(usual, theta(entangler="ring", start="near zero", optimizer="adam", device="cpu"))
+    assert theta(start="uniform").abs().max() > 0.2 > usual.abs().max()
+    assert not torch.equal(theta(entangler="all"), usual) and not torch.equal(theta(optimizer="sgd"), usual)
+
+
+def test_seeds_may_begin_anywhere():
+    whole, later = (train(made_up("ResNet18"), "-Q", seeds, **SETTINGS)[0] for seeds in (range(4), range(2, 4)))
+    for name, stacked in whole.parameters.items():
+        torch.testing.assert_close(stacked[2:], later.parameters[name], atol=1e-6, rtol=0)
 
 
 def test_the_networks_can_be_watched_after_each_epoch():
@@ -394,4 +471,4 @@ def test_a_label_that_is_no_class_of_the_task_is_refused():
     few = made_up("ResNet18")
     few.train_labels[4] = 3
     with pytest.raises(ValueError, match="labels must be in 0 to 2, the classes of the outputs, got 3"):
-        train(few, "", [0], **SETTINGS)
+        train(few, "classical", [0], **SETTINGS)

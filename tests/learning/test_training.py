@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score
 from torch import nn
 
 from hqnn_utils.checks import NotFinite
+from hqnn_utils.errors import BookError
 from hqnn_utils.learning import training
 from hqnn_utils.learning.training import Ensemble, accuracy, fit, negative_probability, top1
 from hqnn_utils.quantum.layers import QuantumActivation, QuantumLayer
@@ -53,13 +54,15 @@ def fitted(build=BUILDS["tanh"], seeds=SEEDS, **changes) -> tuple[Ensemble, torc
     return ensemble, fit(ensemble, *task(), negative_probability, **SETTINGS | changes)
 
 
-def alone(build, seed: int, epochs: int, batch_size: int, learning_rate: float) -> tuple[nn.Module, list[float]]:
+def alone(
+    build, seed: int, epochs: int, batch_size: int, learning_rate: float, optimizer=torch.optim.Adam
+) -> tuple[nn.Module, list[float]]:
     """The oracle: one model, one seed, the training loop of every torch tutorial."""
     images, labels = task()
     torch.manual_seed(seed)
     model = build()
     order = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    optimiser = optimizer(model.parameters(), lr=learning_rate)
     history = []
     for _ in range(epochs):
         losses = []
@@ -78,6 +81,24 @@ def test_seeds_trained_at_once_are_the_seeds_trained_alone(build):
     ensemble, history = fitted(build)
     for k, seed in enumerate(SEEDS):
         model, losses = alone(build, seed, **SETTINGS)
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(ensemble.parameters[name][k].detach(), parameter.detach(), atol=1e-10, rtol=0)
+        assert history[:, k].tolist() == pytest.approx(losses, abs=1e-6)
+
+
+OPTIMISERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+
+
+@pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
+def test_with_every_optimiser_seeds_trained_at_once_are_the_seeds_trained_alone(optimizer):
+    ensemble, history = fitted(optimizer=optimizer)
+    for k, seed in enumerate(SEEDS):
+        model, losses = alone(BUILDS["tanh"], seed, **SETTINGS, optimizer=OPTIMISERS[optimizer])
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(ensemble.parameters[name][k].detach(), parameter.detach(), atol=1e-10, rtol=0)
         assert history[:, k].tolist() == pytest.approx(losses, abs=1e-6)
@@ -169,7 +190,7 @@ def test_different_seeds_give_different_numbers():
 def test_an_ensemble_gives_each_model_its_own_batch_or_one_to_all():
     ensemble, (images, _) = Ensemble(BUILDS["tanh"], SEEDS), task(6)
     own = ensemble(images.reshape(3, 2, 5))
-    shared = ensemble(images, shared=True)
+    shared = ensemble.shown(images)
     assert (own.shape, shared.shape) == ((3, 2), (3, 6))
     torch.testing.assert_close(own, torch.stack([shared[k, 2 * k : 2 * k + 2] for k in range(3)]))
 
@@ -177,7 +198,7 @@ def test_an_ensemble_gives_each_model_its_own_batch_or_one_to_all():
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 256])
 def test_predictions_do_not_depend_on_the_batch_size(batch_size):
     ensemble, (images, _) = Ensemble(BUILDS["tanh"], SEEDS), task()
-    torch.testing.assert_close(ensemble.predict(images, batch_size), ensemble(images, shared=True).detach())
+    torch.testing.assert_close(ensemble.predict(images, batch_size), ensemble.shown(images).detach())
 
 
 def test_predictions_carry_no_gradient():
@@ -193,6 +214,7 @@ def test_predictions_carry_no_gradient():
         ({"learning_rate": -0.1}, "learning_rate must be positive, got -0.1"),
         ({"learning_rate": float("inf")}, "learning_rate must be positive, got inf"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"optimizer": "lbfgs"}, "unknown optimizer 'lbfgs': choose one of adam, adamw, rmsprop, sgd"),
     ],
 )
 def test_training_that_cannot_be_done_is_refused(change, sentence):
@@ -242,11 +264,11 @@ def test_a_model_of_an_ensemble_is_that_model_and_its_own_copy():
     ensemble, _ = fitted()
     for k in range(len(SEEDS)):
         model = ensemble.model(k)
-        torch.testing.assert_close(model(task()[0]), ensemble(task()[0], shared=True)[k])
+        torch.testing.assert_close(model(task()[0]), ensemble.shown(task()[0])[k])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    assert not torch.equal(model(task()[0]), ensemble(task()[0], shared=True)[k])
+    assert not torch.equal(model(task()[0]), ensemble.shown(task()[0])[k])
 
 
 @given(rows=st.lists(st.tuples(st.lists(st.floats(-5, 5), min_size=3, max_size=3), st.integers(0, 2)), min_size=1))
@@ -256,6 +278,48 @@ def test_top1_is_scikit_learns_accuracy_of_the_largest_score(rows):
     assert torch.equal(
         top1(torch.stack([scores, -scores]), labels), torch.stack([top1(scores, labels), top1(-scores, labels)])
     )
+
+
+# Where it is computed
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "found"),
+    [("auto", False, "cpu"), ("auto", True, "cuda"), ("cpu", True, "cpu"), ("cuda", True, "cuda"), ("cpu", False, "cpu")],
+)
+def test_a_gpu_is_taken_where_it_is_asked_for_or_found(monkeypatch, asked, there, found):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert training.torch_device(asked).type == found
+
+
+@pytest.mark.parametrize(("name", "sentence"), [("cuda", "torch finds no GPU here"), ("tpu", "unknown device 'tpu'")])
+def test_a_device_that_is_not_there_is_refused(monkeypatch, name, sentence):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BookError, match=sentence):
+        Ensemble(BUILDS["tanh"], SEEDS, name)
+
+
+def test_an_ensemble_and_all_it_is_shown_are_moved_to_its_device(monkeypatch):
+    monkeypatch.setattr(
+        training, "torch_device", lambda name: torch.device("meta")
+    )  # where shapes are computed and no numbers
+    monkeypatch.setattr(training, "finite", lambda *_, **__: None)
+    monkeypatch.setattr(training, "_check_labels", lambda *_: None)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: torch.zeros(tensor.shape))
+    ensemble = Ensemble(BUILDS["tanh"], SEEDS, "cuda")
+    assert {parameter.device.type for parameter in ensemble.parameters.values()} == {"meta"}
+    assert fit(ensemble, *task(), negative_probability, **SETTINGS).device.type == "cpu"
+    assert ensemble.predict(task()[0]).device.type == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("build", [BUILDS["tanh"], BUILDS["layer"]], ids=["tanh", "layer"])
+def test_a_gpu_gives_the_numbers_of_the_processor(build):
+    (here, losses), there = fitted(build), Ensemble(build, SEEDS, "cuda")
+    history = fit(there, *task(), negative_probability, **SETTINGS)
+    torch.testing.assert_close(history, losses, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(there.predict(task()[0]), here.predict(task()[0]), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(there.model(1)(task()[0]), here.model(1)(task()[0]), atol=1e-6, rtol=1e-6)
 
 
 # Numbers that are no numbers

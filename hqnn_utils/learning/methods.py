@@ -1,0 +1,98 @@
+"""The methods of Experiment 3, by the names that the slides give them, and their controls: a body and its head.
+
+`ResNet18-Q-Ent` is the body `ResNet18` with the middle `-Q-Ent`, `ResNet18` alone the same with the middle `classical`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from math import pi
+
+from torch import nn
+
+from hqnn_utils.learning.models import Affine, LeNet, Middle, Sine, dressed
+from hqnn_utils.quantum.layers import QuantumLayer, ScrambledLayer
+
+BODIES = {"LeNet": 84, "ResNet18": 512}
+"""The bodies, and how many features each hands to its head. `ResNet18` is frozen: what is shown are its features."""
+
+LINEAR = "-linear"
+"""The method without a middle: its head is one linear layer from the features to the scores."""
+
+
+def middles(entangler: str = "ring", start: str = "near zero") -> dict[str, Middle]:
+    """What may stand in the middle of a head: the slides' three, then controls.
+
+    `classical` is nothing, `-Q` the circuit without entanglers, `-Q-Ent` with them. Of the controls, `-sine` is the circuit
+    without its weights, `-affine` classical with as many parameters as the circuit, `-mlp` one more classical layer, in which
+    the neurons interact too, `-random` the circuit with random matrices in place of its entanglers.
+
+    Args:
+        entangler: of `-Q-Ent`, one of `circuits.ENTANGLERS`.
+        start: of the angles of circuits, one of `STARTS`.
+
+    Raises:
+        ValueError: an unknown start.
+    """
+    if start not in STARTS:
+        raise ValueError(f"unknown start {start!r}: choose one of {', '.join(STARTS)}")
+
+    def circuit(layer: Callable, **options) -> Middle:
+        return lambda n, depth: STARTS[start](layer(n, depth, **options))
+
+    return {
+        "classical": lambda n, depth: nn.Identity(),
+        "-Q": circuit(QuantumLayer, entangler="none"),
+        "-Q-Ent": circuit(QuantumLayer, entangler=entangler),
+        "-sine": lambda n, depth: Sine(),
+        "-affine": Affine,
+        "-mlp": lambda n, depth: nn.Sequential(nn.Linear(n, n), nn.Tanh()),
+        "-random": circuit(ScrambledLayer),
+    }
+
+
+def _anywhere(layer: nn.Module) -> nn.Module:
+    nn.init.uniform_(layer.theta, -pi, pi)
+    return layer
+
+
+STARTS: dict[str, Callable[[nn.Module], nn.Module]] = {"near zero": lambda layer: layer, "uniform": _anywhere}
+"""Where the angles of a circuit start: near zero, as in Mari et al. 2020, or anywhere on the circle."""
+
+METHODS = (*middles(), LINEAR)
+"""All names."""
+
+
+def title(body: str, method: str) -> str:
+    """The name of a network as the slides write it, e.g. `ResNet18-Q-Ent`."""
+    return body + method.removeprefix("classical")
+
+
+def network(
+    body: str, method: str | Middle, n_classes: int, n_qubits: int = 4, depth: int = 2, **circuit: str
+) -> nn.Sequential:
+    """A network of Experiment 3: its `body` and its `head`, a `Dressed` layer whose linear layers all methods share.
+
+    With the same seed of torch networks of one body start with the same weights but for their middles.
+
+    Args:
+        body: one of `BODIES`.
+        method: one of `METHODS`, or what makes a middle of your own.
+        n_classes, n_qubits, depth: as for `models.dressed`.
+        circuit: entangler and start, as for `middles`.
+
+    Shape: `(batch, 1, 28, 28)` for a LeNet, `(batch, 512)` for the features of a frozen ResNet18 → `(batch, n_classes)`.
+
+    Raises:
+        ValueError: an unknown body or method, or as `models.dressed`.
+    """
+    if body not in BODIES:
+        raise ValueError(f"unknown body {body!r}: choose one of {', '.join(BODIES)}")
+    if not callable(method) and method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    before = nn.Sequential(*list(LeNet(1))[:-1]) if body == "LeNet" else nn.Identity()
+    if method == LINEAR:
+        head = nn.Linear(BODIES[body], n_classes)
+    else:
+        middle = method if callable(method) else middles(**circuit)[method]
+        head = dressed(BODIES[body], n_classes, middle, n_qubits, depth)
+    return nn.Sequential(OrderedDict(body=before, head=head))
