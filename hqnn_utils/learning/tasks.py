@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from PIL import ImageOps
 from torch import Tensor
 
 from hqnn_utils.datasets import backbone, catalogue, digits, photos
@@ -34,6 +36,12 @@ class Task:
     test_labels: Int[Tensor, " test"]
     test_items: list[int] | list[Path]
     sha256: str
+
+    def picture(self, row: int) -> Float[ndarray, "112 112 3"]:
+        """A test image as a person sees it, a square in colour, values in [0, 1]; of a digit the ink is black."""
+        if self.body == "LeNet":
+            return np.kron(1 - self.test_inputs[row, 0].numpy(), np.ones((4, 4)))[..., None].repeat(3, axis=-1)
+        return np.asarray(ImageOps.fit(photos.decode(self.test_items[row]), (112, 112))) / 255
 
     def right(self, ensemble: Ensemble) -> Bool[ndarray, "seeds test"]:
         """Which test images the network of each seed classifies correctly."""

@@ -47,6 +47,20 @@ class Settings:
     device: str = "cpu"
 
 
+def by_body(
+    photographs: tuple[int, int, float], digits: tuple[int, int, float], **common: int | float | str
+) -> dict[str, Settings]:
+    """The settings of the two kinds of tasks: those of photographs for the body `ResNet18`, those of digits for `LeNet`.
+
+    Args:
+        photographs, digits: epochs, batch size and learning rate.
+        common: what both have in common, as for `Settings`.
+    """
+    names = ("epochs", "batch_size", "learning_rate")
+    given = {"ResNet18": photographs, "LeNet": digits}
+    return {body: Settings(**dict(zip(names, own, strict=True)), **common) for body, own in given.items()}
+
+
 def train(
     task: Task, method: str | Middle, seeds: Sequence[int], settings: Settings
 ) -> tuple[Ensemble, Float[Tensor, "points seeds"]]:

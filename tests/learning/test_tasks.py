@@ -110,6 +110,16 @@ def test_photographs_are_shown_as_the_features_of_the_files_that_are_named(toy, 
     torch.testing.assert_close(found.test_inputs, torch.stack([features_of(path) for path in found.test_items]))
 
 
+def test_a_test_image_can_be_looked_at(toy):
+    found = task("toy")
+    picture = found.picture(3)
+    assert picture.shape == (112, 112, 3) and 0 <= picture.min() < picture.max() <= 1
+    middle = np.asarray(Image.open(found.test_items[3]).convert("RGB").resize((112, 112), box=(5, 0, 35, 30))) / 255
+    assert np.abs(picture - middle).mean() < 0.1
+    digit = task("digits", train_size=20, test_size=20)
+    assert np.allclose(digit.picture(2)[::4, ::4, 0], 1 - digit.test_inputs[2, 0].numpy())
+
+
 @pytest.mark.parametrize("clean", [False, True])
 def test_what_is_not_for_the_test_is_for_training_with_its_label(toy, clean):
     found = task("toy", clean=clean)
