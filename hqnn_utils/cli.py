@@ -48,7 +48,7 @@ def _stop(number: int, frame: object) -> NoReturn:
 class Refusal(click.ClickException):
     """An error that names what was wrong and what to do; printed as one sentence, without a traceback."""
 
-    def __init__(self, message: object, exit_code: int = 1):
+    def __init__(self, message: object, exit_code: int = 1) -> None:
         super().__init__(str(message))
         self.exit_code = exit_code
 

@@ -227,10 +227,10 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     service: Service
 
-    def log_message(self, *_) -> None:
+    def log_message(self, *_: Any) -> None:
         """Nothing: the tests read what clients print."""
 
-    def answer(self, body, code: int = 200, kind: str = "application/json", **headers) -> None:
+    def answer(self, body: Any, code: int = 200, kind: str = "application/json", **headers: str) -> None:
         """Send a body, as JSON unless it is text or bytes."""
         data = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(code)
@@ -349,7 +349,7 @@ def _described(task: EmulatedTask, status: str, why: str) -> dict:
 
 
 class _Server(ThreadingHTTPServer):
-    def handle_error(self, request, client_address) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that is killed closes its connection without a word."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hqnn_utils.checks import finite
@@ -55,7 +56,9 @@ def style() -> None:
     )
 
 
-def curves(x, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict[str, tuple] | None = None) -> Figure:
+def curves(
+    x: Sequence, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict[str, tuple] | None = None
+) -> Figure:
     """Functions of one variable as lines, measurements as points with error bars.
 
     Args:
@@ -64,13 +67,12 @@ def curves(x, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict
         xlabel, ylabel: with units.
         points: label → `(x, y)` or `(x, y, error)`, of at most seven labels, else a ValueError.
     """
-    points, colors = points or {}, (VERMILION, PURPLE, GREEN, ORANGE, BLUE, BLACK, GREY)
-    if len(points) > len(colors):
-        raise ValueError(f"more than {len(colors)} kinds of points cannot be told apart, got {', '.join(points)}")
+    points = points or {}
+    colors = _apart([VERMILION, PURPLE, GREEN, ORANGE, BLUE, BLACK, GREY], list(points), "kinds of points")
     figure, axes = plt.subplots()
     for label, y in lines.items():
         axes.plot(x, y, **(MODELS.get(label, {}) | {"marker": ""}), label=label)
-    for (label, (px, py, *error)), color in zip(points.items(), colors, strict=False):
+    for (label, (px, py, *error)), color in zip(points.items(), colors, strict=True):
         for values in (px, py, *error):
             finite(f"points of {label!r}", values)
         axes.errorbar(px, py, error[0] if error else None, fmt="o", capsize=3, color=color, label=label, zorder=3)
@@ -79,7 +81,14 @@ def curves(x, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict
     return figure
 
 
-def _legend_above(axes) -> None:
+def _apart(looks: list, names: list[str], what: str) -> list:
+    """A look for each name; a ValueError if there are not enough."""
+    if len(names) > len(looks):
+        raise ValueError(f"more than {len(looks)} {what} cannot be told apart, got {', '.join(names)}")
+    return looks[: len(names)]
+
+
+def _legend_above(axes: Axes) -> None:
     """A legend that never covers data."""
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
@@ -177,10 +186,8 @@ def intervals(
         lines: label → (abscissa, values); the label of a measurement gives its colour, and stands once in the legend.
     """
     others = [label for label in found if label not in MODELS]
-    if len(others) > 4:
-        raise ValueError(f"more than 4 kinds of points cannot be told apart, got {', '.join(others)}")
-    free = zip(others, (BLUE, ORANGE, GREEN, VERMILION), "os^D", strict=False)
-    looks = MODELS | {label: dict(color=color, marker=marker) for label, color, marker in free}
+    free = [dict(color=color, marker=marker) for color, marker in zip((BLUE, ORANGE, GREEN, VERMILION), "os^D", strict=True)]
+    looks = MODELS | dict(zip(others, _apart(free, others, "kinds of points"), strict=True))
     figure, axes = plt.subplots()
     for label, (line, y) in (lines or {}).items():
         look = {"color": BLACK} | looks.get(label, {}) | {"marker": ""}
@@ -290,7 +297,7 @@ def image_grid(images: np.ndarray, labels: Sequence[str], columns: int = 6) -> F
     figure, grid = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.55 * rows), squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
-    for axes, (image, label) in zip(grid.flat, zip(images, labels, strict=True), strict=False):
+    for axes, image, label in zip(grid.flat[: len(images)], images, labels, strict=True):
         axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
         axes.text(0.5, -0.04, label, transform=axes.transAxes, ha="center", va="top", fontsize=8)
     return figure
@@ -313,7 +320,7 @@ def bloch_sphere(paths: dict[str, np.ndarray]) -> Figure:
     """Bloch vectors as arrows in the unit sphere; several in a row trace a path that ends in the arrow.
 
     Args:
-        paths: label → `(steps, 3)` or `(3,)` Bloch vectors (⟨X⟩, ⟨Y⟩, ⟨Z⟩).
+        paths: label → `(steps, 3)` or `(3,)` Bloch vectors (⟨X⟩, ⟨Y⟩, ⟨Z⟩), at most five, else a ValueError.
     """
     figure = plt.figure(figsize=(4.2, 4.2))
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
@@ -323,9 +330,9 @@ def bloch_sphere(paths: dict[str, np.ndarray]) -> Figure:
         axes.plot(*np.outer([-1, 1], axis).T, color=GREY, lw=0.8)
         for end, name in ((-1.25, low), (1.25, high)):
             axes.text(*(end * axis), name, ha="center", va="center", fontsize=9)
-    for k, (label, path) in enumerate(paths.items()):
+    colors = _apart([BLUE, VERMILION, GREEN, PURPLE, ORANGE], list(paths), "paths")
+    for (label, path), color in zip(paths.items(), colors, strict=True):
         path = np.atleast_2d(path)
-        color = [BLUE, VERMILION, GREEN, PURPLE, ORANGE][k % 5]
         axes.plot(*path.T, color=color, lw=1.5, ls="--")
         axes.quiver(0, 0, 0, *path[-1], color=color, lw=2, arrow_length_ratio=0.12, label=label)
     axes.set_box_aspect((1, 1, 1), zoom=1.25)

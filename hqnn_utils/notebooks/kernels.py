@@ -28,6 +28,7 @@ import threading
 from contextlib import suppress
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
+from typing import IO
 
 import psutil
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
@@ -39,6 +40,8 @@ LAUNCHER = [sys.executable, "-m", "ipykernel_launcher"]
 PROGRAM = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import ancestor; ancestor(int(sys.argv[1]))"
 READ_LATE = re.compile(r"(HQNN|AWS|JPY|PYTEST|PAPERMILL)_\w+|\w+_proxy|TMPDIR|PWD|OLDPWD|COLUMNS|LINES", re.IGNORECASE)
 """Variables that nothing reads while it is imported; two kernels that differ in others have no common ancestor."""
+Stream = int | IO | None
+"""As `Popen` takes one."""
 
 
 def start() -> None:
@@ -66,7 +69,7 @@ class _Fork:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, pid: int):
+    def __init__(self, pid: int) -> None:
         self.pid = pid
         try:
             self._process = psutil.Process(pid)
@@ -93,7 +96,15 @@ class _Fork:
         self.send_signal(signal.SIGKILL)
 
 
-def _forked(cmd: list[str], env: dict, cwd=None, stdin=None, stdout=None, stderr=None, **others) -> int | None:
+def _forked(
+    cmd: list[str],
+    env: dict[str, str],
+    cwd: str | os.PathLike | None = None,
+    stdin: Stream = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    **others: object,
+) -> int | None:
     """The number of a warm kernel's process; `None` if this one must be cold."""
     ancestor = _ancestors.get(os.getpid())
     streams = [_descriptor(stream, own) for own, stream in enumerate((stdin, stdout, stderr))]
@@ -105,7 +116,7 @@ def _forked(cmd: list[str], env: dict, cwd=None, stdin=None, stdout=None, stderr
         return None if streams[0] is None else ancestor.fork(order, streams)
 
 
-def _descriptor(stream, own: int) -> int | None:
+def _descriptor(stream: Stream, own: int) -> int | None:
     """The file that a kernel writes to; `None` for a pipe, which only `Popen` makes."""
     number = own if stream is None else stream if isinstance(stream, int) else stream.fileno()
     return number if number >= 0 else None
@@ -114,7 +125,7 @@ def _descriptor(stream, own: int) -> int | None:
 class _Ancestor:
     """The process whose forks are kernels, and the line to it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ready, self._turn = False, threading.Lock()
         with theirs, tempfile.TemporaryFile() as said:

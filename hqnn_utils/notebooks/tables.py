@@ -1,6 +1,6 @@
 """Tables as a page shows them: with a caption and a number, words for names, units in the head and decimals below each other.
 
-`show` hands Jupyter a table of HTML and the book one of MyST, which Sphinx numbers: `` {numref}`tab-accuracies` `` quotes it.
+`show` hands Jupyter a table of HTML and the book one of MyST, which Sphinx numbers and the role `numref` quotes.
 """
 
 import html

@@ -54,6 +54,12 @@ def test_every_kind_of_points_is_drawn_in_a_colour_of_its_own_up_to_seven():
         shown(8)
 
 
+def test_every_path_on_the_sphere_has_a_colour_of_its_own_up_to_five():
+    figures.bloch_sphere({f"path {k}": np.eye(3)[0] for k in range(5)})
+    with pytest.raises(ValueError, match=r"more than 5 paths cannot be told apart, got .* path 5"):
+        figures.bloch_sphere({f"path {k}": np.eye(3)[0] for k in range(6)})
+
+
 def test_intervals_of_one_place_stand_beside_each_other_with_their_ends_where_they_belong():
     found = {"sine": [(0.5, 0.4, 0.7)], "mine": [(0.5, 0.1, 0.6)]}
     figure = figures.intervals([2], found, "x", "y", {"sine": ([1, 3], [0.5, 0.5])})
