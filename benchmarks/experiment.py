@@ -6,6 +6,7 @@
 import json
 import os
 import tempfile
+from dataclasses import replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -20,14 +21,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hqnn_utils.datasets import backbone, photos
-from hqnn_utils.learning import tasks
+from hqnn_utils.learning import tasks, trained
 from hqnn_utils.learning.methods import network, title
 from hqnn_utils.quantum.circuits import expval_z, layered
 
 HERE = Path(__file__).parent
 PHOTOGRAPHS = ("hymenoptera", "brain_tumor", "chessman")
-DIGITS = dict(epochs=10, batch_size=16, learning_rate=0.003)
-SETTINGS = dict(epochs=10, batch_size=4, learning_rate=0.001)
+DIGITS = trained.Settings(epochs=10, batch_size=16, learning_rate=0.003)
+PHOTOS = trained.Settings(epochs=10, batch_size=4, learning_rate=0.001)
 """Those of book/experiments/quantum_entanglement."""
 METHODS = ("classical", "-Q", "-Q-Ent")
 
@@ -56,7 +57,7 @@ def loop(task: tasks.Task, steps: int):
     """So many steps of one network, as in any tutorial: batches of four, cross-entropy, Adam."""
     torch.manual_seed(0)
     model = textbook()
-    optimiser = torch.optim.Adam(model.parameters(), lr=SETTINGS["learning_rate"])
+    optimiser = torch.optim.Adam(model.parameters(), lr=PHOTOS.learning_rate)
 
     def run():
         for rows in torch.randperm(len(task.train_labels))[: 4 * steps].split(4):
@@ -67,17 +68,15 @@ def loop(task: tasks.Task, steps: int):
     return run
 
 
-def per_seed(seeds: int, rounds: int, steps: int = 40) -> dict:
+def per_seed(task: tasks.Task, seeds: int, rounds: int, steps: int = 40) -> dict:
     """A training step of one seed, in seconds: all seeds at once and a plain loop, taking turns."""
-    task = tasks.task("hymenoptera")
-    few = tasks.Task(
-        **(vars(task) | {"train_inputs": task.train_inputs[: 4 * steps], "train_labels": task.train_labels[: 4 * steps]})
-    )
+    few = replace(task, train_inputs=task.train_inputs[: 4 * steps], train_labels=task.train_labels[: 4 * steps])
+    one_epoch = replace(PHOTOS, epochs=1)
     plain = loop(task, steps)
     plain()
     seconds = {"at_once": [], "loop": []}
     for _ in range(rounds):
-        took = timed(lambda: tasks.train(few, "-Q-Ent", range(seeds), **SETTINGS | {"epochs": 1}))
+        took = timed(lambda: trained.train(few, "-Q-Ent", range(seeds), one_epoch))
         seconds["at_once"].append(took / steps / seeds)
         seconds["loop"].append(timed(plain) / steps)
     return {name: {"median_s": median(s), "low_s": min(s), "high_s": max(s)} for name, s in seconds.items()}
@@ -95,13 +94,14 @@ def main(seeds: int, rounds: int, threads: int):
         features_s = timed(lambda: [backbone.features(photographs, cache=Path(folder)) for photographs in sets])
     torch.set_num_threads(1)  # the operations are small: a second thread would mostly wait
     here = [tasks.task("mnist", train_size=1000, test_size=400), *map(tasks.task, PHOTOGRAPHS)]
+    os.environ["HQNN_FRESH"] = "1"  # features may have been kept; networks are trained here
     table_s = {}
     for task in here:
         for method in METHODS:
-            how = DIGITS if task.body == "LeNet" else SETTINGS
-            took = timed(lambda: task.accuracy(tasks.train(task, method, range(seeds), **how)[0]))  # noqa: B023
+            how = DIGITS if task.body == "LeNet" else PHOTOS
+            took = timed(lambda: task.accuracy(trained.train(task, method, range(seeds), how)[0]))  # noqa: B023
             table_s[f"{task.name}: {title(task.body, method)}"] = took
-    steps = per_seed(seeds, rounds)
+    steps = per_seed(here[1], seeds, rounds)
     ratio = steps["loop"]["median_s"] / steps["at_once"]["median_s"]
     results = {
         "meta": {

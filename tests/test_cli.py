@@ -242,7 +242,7 @@ def test_the_audit_finds_the_leak_of_the_brain_tumours(hqnn):
 
 def test_the_audit_of_what_is_no_set_of_photographs_is_refused(hqnn):
     done = hqnn("data", "audit", "digits")
-    assert done.returncode != 0 and "is not a set of photographs" in done.stderr
+    assert done.returncode != 0 and "is a set of digits" in done.stderr
 
 
 def test_verify_of_many_files_names_only_those_that_are_not_intact(hqnn, tmp_path):

@@ -46,7 +46,7 @@ class Price:
     date: str = ""
     note: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         amounts = (self.per_task, self.per_shot, self.per_minute, self.least_s)
         if not all(0 <= amount < float("inf") for amount in amounts):
             raise DeviceError(f"a price must be a finite number that is not negative, got {amounts}")

@@ -43,7 +43,7 @@ us-west-1,,Quantum Task-Shot,,Cepheus-1-108Q,USD,{SHOT},Shot
 
 
 @dataclass
-class Settings:
+class EmulatorSettings:
     """How the service behaves; times in seconds, tasks counted from 0 in the order in which they are created.
 
     `request_s`: before each answer; `sv1_s`, `processor_s`: from created to completed at least; `simulated_s`: what SV1 says
@@ -88,7 +88,7 @@ class EmulatedTask:
 class Service:
     """What the stand-in knows: devices, tasks, results, and how often it was asked for what."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: EmulatorSettings):
         self.lock, self.rng = threading.Lock(), random.Random(0)
         self.account = f"{random.SystemRandom().randrange(10**11, 10**12)}"  # a new one each time: it must show up nowhere
         self.tasks: dict[str, EmulatedTask] = {}
@@ -97,7 +97,7 @@ class Service:
         self.pool = ThreadPoolExecutor(1)  # one simulator
         self.behave(settings)
 
-    def behave(self, settings: Settings) -> None:
+    def behave(self, settings: EmulatorSettings) -> None:
         """From now on in another way."""
         self.settings = settings
         self.devices = {
@@ -185,7 +185,7 @@ def _simulator(most_shots: int, cost: dict, *actions: str) -> dict:
     return properties
 
 
-def _processor(settings: Settings) -> dict:
+def _processor(settings: EmulatorSettings) -> dict:
     """What a processor of three by three qubits says of itself: shots only, and no matrix as a gate."""
     sets = [PROGRAM_SET] if settings.program_sets else []
     simulator = _simulator(settings.most_shots, {"price": SHOT, "unit": "shot"}, *sets)
@@ -227,10 +227,10 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     service: Service
 
-    def log_message(self, *_) -> None:
+    def log_message(self, *_: Any) -> None:
         """Nothing: the tests read what clients print."""
 
-    def answer(self, body, code: int = 200, kind: str = "application/json", **headers) -> None:
+    def answer(self, body: Any, code: int = 200, kind: str = "application/json", **headers: str) -> None:
         """Send a body, as JSON unless it is text or bytes."""
         data = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(code)
@@ -349,7 +349,7 @@ def _described(task: EmulatedTask, status: str, why: str) -> dict:
 
 
 class _Server(ThreadingHTTPServer):
-    def handle_error(self, request, client_address) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that is killed closes its connection without a word."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
@@ -358,7 +358,7 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def serving(**settings: Any) -> Iterator[tuple[Service, dict[str, str]]]:
     """The service in this process; gives the `Service` and the environment variables of its clients."""
-    service = Service(Settings(**settings))
+    service = Service(EmulatorSettings(**settings))
     server = _Server(("127.0.0.1", 0), type("Bound", (Handler,), {"service": service}))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
@@ -379,7 +379,7 @@ def environment(url: str) -> dict[str, str]:
 
 @contextmanager
 def emulated(**settings: Any) -> Iterator[None]:
-    """Makes this process a client of the service, in a process of its own, which behaves as `Settings` says.
+    """Makes this process a client of the service, in a process of its own, which behaves as `EmulatorSettings` says.
 
     The service is started at the first use and ends with this process, whose end is the end of its input.
     """
@@ -404,5 +404,5 @@ if __name__ == "__main__":
     with serving() as (service, variables):
         print(json.dumps(variables), flush=True)
         for line in sys.stdin:
-            service.behave(Settings(**json.loads(line)))
+            service.behave(EmulatorSettings(**json.loads(line)))
             print("done", flush=True)

@@ -4,6 +4,7 @@ Used in book/experiments/device_timing.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pennylane as qml
 from pennylane.devices import Device
@@ -31,7 +32,7 @@ def noisy(backend: Device, one: float = 0.001, two: float = 0.01, readout: float
 def _behind(channel: Callable, probability: float, wires: qml.wires.Wires | None = None) -> Callable:
     """What puts a channel behind an operation, on each of its wires unless others are named."""
 
-    def noise(operation, **_) -> None:
+    def noise(operation: Any, **_: Any) -> None:
         for wire in wires or operation.wires:
             channel(probability, wire)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -106,8 +106,8 @@ def clocked(device: Device) -> Iterator[list[float]]:
     """Collects, in a list, the seconds of every call of a device."""
     spent, inside = [], []
 
-    def timed(way_in):
-        def call(*args, **kwargs):
+    def timed(way_in: Callable) -> Callable:
+        def call(*args: Any, **kwargs: Any) -> Any:
             if inside:  # a device may call itself
                 return way_in(*args, **kwargs)
             inside.append(True)
@@ -180,7 +180,7 @@ def _seconds(call: Callable) -> float:
 
 def time_circuit(simulator: Device | str, n_qubits: int, depth: int = 2, shots: int = 0, repeats: int = 3) -> float:
     """Median of the seconds of one circuit of `n_qubits`, run for its expectation values alone, after one to warm up."""
-    layer = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method="parameter-shift", shots=shots, seed=seed)
+    layer = QuantumLayer(n_qubits, depth, simulator=simulator, diff_method="parameter-shift", shots=shots, seed=0)
     row = torch.linspace(-1, 1, n_qubits).unsqueeze(0)
     with torch.no_grad():
         return float(np.median([_seconds(lambda: layer(row)) for _ in range(repeats + 1)][1:]))
@@ -198,7 +198,7 @@ class Scaling(NamedTuple):
     per_gate: float
     per_amplitude: float
 
-    def __call__(self, n_qubits: ArrayLike, depth: int = 2) -> np.ndarray:
+    def __call__(self, n_qubits: ArrayLike, depth: int = 2) -> np.ndarray | float:
         """Seconds, for one number of qubits or an array of them."""
         n = np.asarray(n_qubits)
         count = np.vectorize(lambda n: gates(int(n), depth))(n)

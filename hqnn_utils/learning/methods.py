@@ -62,13 +62,20 @@ METHODS = (*middles(), LINEAR)
 """All names."""
 
 
-def title(body: str, method: str) -> str:
-    """The name of a network as the slides write it, e.g. `ResNet18-Q-Ent`."""
-    return body + method.removeprefix("classical")
+def title(body: str, method: str | Middle) -> str:
+    """The name of a network as the slides write it, e.g. `ResNet18-Q-Ent`; a middle of your own has that of its function."""
+    name = method if isinstance(method, str) else "-" + getattr(method, "__name__", "own")
+    return body + name.removeprefix("classical")
 
 
 def network(
-    body: str, method: str | Middle, n_classes: int, n_qubits: int = 4, depth: int = 2, **circuit: str
+    body: str,
+    method: str | Middle,
+    n_classes: int,
+    n_qubits: int = 4,
+    depth: int = 2,
+    entangler: str = "ring",
+    start: str = "near zero",
 ) -> nn.Sequential:
     """A network of Experiment 3: its `body` and its `head`, a `Dressed` layer whose linear layers all methods share.
 
@@ -78,7 +85,7 @@ def network(
         body: one of `BODIES`.
         method: one of `METHODS`, or what makes a middle of your own.
         n_classes, n_qubits, depth: as for `models.dressed`.
-        circuit: entangler and start, as for `middles`.
+        entangler, start: as for `middles`.
 
     Shape: `(batch, 1, 28, 28)` for a LeNet, `(batch, 512)` for the features of a frozen ResNet18 → `(batch, n_classes)`.
 
@@ -93,6 +100,6 @@ def network(
     if method == LINEAR:
         head = nn.Linear(BODIES[body], n_classes)
     else:
-        middle = method if callable(method) else middles(**circuit)[method]
+        middle = method if callable(method) else middles(entangler, start)[method]
         head = dressed(BODIES[body], n_classes, middle, n_qubits, depth)
     return nn.Sequential(OrderedDict(body=before, head=head))

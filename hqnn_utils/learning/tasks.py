@@ -1,4 +1,4 @@
-"""The tasks of Experiment 3: a data set as what a trainable network is shown, and the networks of all seeds trained on it.
+"""The tasks of Experiment 3: a data set as what a trainable network is shown.
 
 Digits go into a LeNet as they are. Photographs go through the frozen backbone once, and what is trained is shown its features.
 """
@@ -6,20 +6,18 @@ Digits go into a LeNet as they are. Photographs go through the frozen backbone o
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from PIL import ImageOps
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from hqnn_utils.datasets import backbone, catalogue, digits, photos
 from hqnn_utils.datasets.catalogue import DataError, MissingData, entry
-from hqnn_utils.learning.methods import network, title
-from hqnn_utils.learning.models import Middle
-from hqnn_utils.learning.training import Ensemble, fit
+from hqnn_utils.learning.training import Ensemble
 
 SPLITS = ("both", "published", "clean")
 
@@ -38,6 +36,12 @@ class Task:
     test_labels: Int[Tensor, " test"]
     test_items: list[int] | list[Path]
     sha256: str
+
+    def picture(self, row: int) -> Float[ndarray, "112 112 3"]:
+        """A test image as a person sees it, a square in colour, values in [0, 1]; of a digit the ink is black."""
+        if self.body == "LeNet":
+            return np.kron(1 - self.test_inputs[row, 0].numpy(), np.ones((4, 4)))[..., None].repeat(3, axis=-1)
+        return np.asarray(ImageOps.fit(photos.decode(self.test_items[row]), (112, 112))) / 255
 
     def right(self, ensemble: Ensemble) -> Bool[ndarray, "seeds test"]:
         """Which test images the network of each seed classifies correctly."""
@@ -177,37 +181,3 @@ def facts(chosen: dict[str, Task]) -> dict[str, str]:
     """What a chapter records of its data: the names of the sets, and one checksum of them all."""
     sha256 = {task.name: task.sha256 for task in chosen.values()}
     return {"dataset": ", ".join(sha256), "dataset_sha256": hashlib.sha256("".join(sha256.values()).encode()).hexdigest()}
-
-
-def train(
-    task: Task,
-    method: str | Middle,
-    seeds: Sequence[int],
-    *,
-    n_qubits: int = 4,
-    depth: int = 2,
-    entangler: str = "ring",
-    start: str = "near zero",
-    device: str = "cpu",
-    watch: Callable[[Ensemble], None] | None = None,
-    **settings,
-) -> tuple[Ensemble, Float[Tensor, "points seeds"]]:
-    """Networks of a method, all seeds at once, by cross-entropy.
-
-    Args:
-        method: one of `methods.METHODS`, or what makes a middle of your own.
-        n_qubits, depth, entangler, start: as for `methods.network`.
-        device: as for `training.torch_device`.
-        watch: shown the networks after each epoch.
-        settings: for `training.fit`: epochs, batch size, learning rate, optimiser.
-
-    Returns:
-        The networks, and the course of their training loss.
-    """
-    named = title(task.body, method if isinstance(method, str) else "-" + getattr(method, "__name__", "own"))
-    build = partial(network, task.body, method, len(task.classes), n_qubits, depth, entangler=entangler, start=start)
-    ensemble = Ensemble(build, seeds, device)
-    settings = {"name": f"{task.name}: {named}"} | settings
-    if watch is not None:
-        settings["after_epoch"] = lambda: watch(ensemble)
-    return ensemble, fit(ensemble, task.train_inputs, task.train_labels, partial(cross_entropy, reduction="none"), **settings)

@@ -23,7 +23,7 @@ BLACK, ORANGE, BLUE, GREEN, VERMILION, PURPLE, GREY = (
     "#888888",
 )
 
-MODELS = {  # colour, marker, dash: quantum full and blue, classical dashed
+MODELS: dict[str, dict] = {  # colour, marker, dash: quantum full and blue, classical dashed
     "quantum": dict(color=BLUE, marker="o", linestyle="-"),
     "sine": dict(color=ORANGE, marker="s", linestyle="--"),
     "sigmoid": dict(color=BLACK, marker="^", linestyle=":"),

@@ -25,7 +25,7 @@ def code_cells(path: Path) -> list:
 def called(source: str) -> list[str]:
     """Names of the functions that a cell calls."""
     calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    return [call.id for call in calls if isinstance(call, ast.Name)]
+    return [getattr(call, "id", getattr(call, "attr", "")) for call in calls]
 
 
 def functions(path: Path) -> list:
@@ -79,7 +79,9 @@ def test_every_figure_has_a_caption_a_name_and_an_alternative_text(path):
 
 @chapter
 def test_cells_are_short_enough_to_read(path):
-    assert not {cell.id: n for cell in code_cells(path) if (n := len(cell.source.splitlines())) > 15}
+    """But the parameters, which papermill wants in one cell."""
+    cells = [cell for cell in code_cells(path) if "parameters" not in cell.metadata.get("tags", [])]
+    assert not {cell.id: n for cell in cells if (n := len(cell.source.splitlines())) > 15}
 
 
 @chapter

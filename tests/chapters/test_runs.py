@@ -67,6 +67,16 @@ def test_a_run_records_the_same_results_as_the_committed_one(trained):
     assert committed == {name for name in trained if not name.startswith(sized)}
 
 
+def test_seeds_can_be_divided_between_two_jobs(tmp_path):
+    def mean_loss(first: int, seeds: int) -> float:
+        output = tmp_path / f"{first}.{seeds}.ipynb"
+        runs.run("quantum_classifier", QUICK | {"epochs": "1", "first_seed": str(first), "seeds": str(seeds)}, output)
+        return results.of(output)["quantum_test_loss"].value
+
+    first, second, both = mean_loss(0, 2), mean_loss(2, 2), mean_loss(0, 4)
+    assert first != second and both == pytest.approx((first + second) / 2, abs=1e-6)
+
+
 def test_training_works_with_finite_shots(tmp_path):
     output = tmp_path / "shots.ipynb"
     runs.run("quantum_classifier", QUICK | {"epochs": "4", "shots": "20", "train_size": "100"}, output)
@@ -111,6 +121,9 @@ def test_the_notebook_refuses_under_plain_papermill(papermill, name, value, mess
         ("gradient_vanishing", {"controls": "['swish']"}, "allowed is in {tanh, sigmoid, relu}"),
         ("gradient_vanishing", {"epsilon": "0"}, "allowed is in [0.001, 0.99]"),
         ("gradient_vanishing", {"epsilon": "-0.1"}, "allowed is in [0.001, 0.99]"),
+        ("gradient_vanishing", {"entangler": "star"}, "allowed is in {none, linear, ring, all}"),
+        ("gradient_vanishing", {"initial": "zeros"}, "allowed is in {torch, xavier, kaiming}"),
+        ("quantum_classifier", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
         ("quantum_entanglement", {"datasets": "hymenoptera,bees"}, "allowed is in {any, mnist, hymenoptera, brain_tumor"),
         ("quantum_entanglement", {"weights": "resnet50"}, "allowed is in {resnet18, resnet18-pqf}"),
         ("quantum_entanglement", {"n_qubits": "600"}, "allowed is in [2, 6]"),

@@ -1,4 +1,4 @@
-"""The tasks of Experiment 3: what a network is shown of each data set, what is there, and networks that learn it."""
+"""The tasks of Experiment 3: what a network is shown of each data set, and what is there."""
 
 import hashlib
 from collections import OrderedDict
@@ -10,16 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from hqnn_utils.checks import NotFinite
 from hqnn_utils.datasets import backbone, catalogue, digits, photos
 from hqnn_utils.datasets.catalogue import DataError, Dataset, MissingData
-from hqnn_utils.learning.methods import network
-from hqnn_utils.learning.tasks import Task, centred, chosen, facts, held_out, standardised, task, train, without
+from hqnn_utils.learning.tasks import Task, centred, chosen, facts, held_out, standardised, task, without
 from hqnn_utils.learning.training import Ensemble
-
-SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 0.003}
 
 
 def noise(seed: int) -> Image.Image:
@@ -112,6 +108,16 @@ def test_photographs_are_shown_as_the_features_of_the_files_that_are_named(toy, 
     assert found.test_inputs.shape[1:] == found.train_inputs.shape[1:] == (512,)
     assert [found.classes[label] for label in found.test_labels] == [path.parent.name for path in found.test_items]
     torch.testing.assert_close(found.test_inputs, torch.stack([features_of(path) for path in found.test_items]))
+
+
+def test_a_test_image_can_be_looked_at(toy):
+    found = task("toy")
+    picture = found.picture(3)
+    assert picture.shape == (112, 112, 3) and 0 <= picture.min() < picture.max() <= 1
+    middle = np.asarray(Image.open(found.test_items[3]).convert("RGB").resize((112, 112), box=(5, 0, 35, 30))) / 255
+    assert np.abs(picture - middle).mean() < 0.1
+    digit = task("digits", train_size=20, test_size=20)
+    assert np.allclose(digit.picture(2)[::4, ::4, 0], 1 - digit.test_inputs[2, 0].numpy())
 
 
 @pytest.mark.parametrize("clean", [False, True])
@@ -337,22 +343,7 @@ def test_a_task_without_some_training_images_has_all_others_and_the_same_test():
     assert torch.equal(without(whole, []).train_inputs, whole.train_inputs)
 
 
-# Training
-
-
-def two_digits() -> Task:
-    """The ones and the zeros: what is learned soon."""
-    every = task("digits")
-    train_rows, test_rows = every.train_labels < 2, every.test_labels < 2
-    return replace(
-        every,
-        classes=["0", "1"],
-        train_inputs=every.train_inputs[train_rows],
-        train_labels=every.train_labels[train_rows],
-        test_inputs=every.test_inputs[test_rows],
-        test_labels=every.test_labels[test_rows],
-        test_items=test_rows.nonzero().squeeze(1).tolist(),
-    )
+# Answers
 
 
 def made_up(body: str, n: int = 20) -> Task:
@@ -361,91 +352,6 @@ def made_up(body: str, n: int = 20) -> Task:
     inputs = torch.rand(2, n, *shape, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(n) % 3
     return Task("made up", "published", body, ["a", "b", "c"], inputs[0], labels, inputs[1], labels, list(range(n)), "")
-
-
-@pytest.mark.parametrize("method", ["-Q-Ent", "-Q"])
-def test_networks_of_all_seeds_learn_digits(method):
-    digits = two_digits()
-    ensemble, history = train(digits, method, [0, 1], **SETTINGS)
-    assert (history[-1] < history[0]).all()
-    assert (digits.accuracy(ensemble) > 0.9).all()
-
-
-def alone(task: Task, method, seed: int, n_qubits: int, depth: int) -> tuple[nn.Module, list[float]]:
-    """The oracle: one network, one seed, the training loop of every torch tutorial."""
-    torch.manual_seed(seed)
-    model = network(task.body, method, len(task.classes), n_qubits, depth)
-    order, losses = torch.Generator().manual_seed(seed), []
-    optimiser = torch.optim.Adam(model.parameters(), lr=SETTINGS["learning_rate"])
-    for _ in range(SETTINGS["epochs"]):
-        total = 0.0
-        for rows in torch.randperm(len(task.train_labels), generator=order).split(SETTINGS["batch_size"]):
-            loss = cross_entropy(model(task.train_inputs[rows]), task.train_labels[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            total += loss.item() * len(rows)
-        losses.append(total / len(task.train_labels))
-    return model, losses
-
-
-@pytest.mark.parametrize(
-    ("body", "method"),
-    [
-        ("LeNet", "-Q-Ent"),
-        ("LeNet", "-linear"),
-        *(("ResNet18", method) for method in ("classical", "-Q", "-Q-Ent", "-affine", "-random")),
-        ("ResNet18", lambda n_qubits, depth: nn.Linear(n_qubits, n_qubits)),
-    ],
-)
-def test_networks_of_all_seeds_are_those_that_are_trained_alone(body, method):
-    seeds, sizes = [5, 2], {"n_qubits": 3, "depth": 1}
-    few = made_up(body)
-    ensemble, history = train(few, method, seeds, **sizes, **SETTINGS)
-    for number, seed in enumerate(seeds):
-        model, losses = alone(few, method, seed, **sizes)
-        with torch.no_grad():
-            torch.testing.assert_close(ensemble.predict(few.test_inputs)[number], model(few.test_inputs), atol=1e-5, rtol=0)
-        torch.testing.assert_close(history[:, number], torch.tensor(losses), atol=1e-5, rtol=0)
-
-
-def test_networks_have_four_qubits_and_two_layers_unless_told_otherwise():
-    ensemble, _ = train(made_up("ResNet18"), "-Q-Ent", [0], **SETTINGS)
-    assert [parameter.shape for name, parameter in ensemble.parameters.items() if "theta" in name] == [(1, 2, 4)]
-
-
-def test_every_setting_of_the_training_can_be_given():
-    seen = []
-    _, history = train(made_up("ResNet18"), "classical", [0], **SETTINGS, points=2, after_epoch=lambda: seen.append(1))
-    assert (len(seen), len(history)) == (SETTINGS["epochs"], 2 * SETTINGS["epochs"])
-
-
-def test_the_circuit_and_its_optimiser_can_be_chosen():
-    def theta(**given):
-        few = made_up("ResNet18")
-        ensemble, _ = train(few, "-Q-Ent", [0], **SETTINGS | given)
-        assert ensemble.template.head.middle.entangler == given.get("entangler", "ring")
-        return ensemble.parameters["head.middle.theta"]
-
-    usual = theta()
-    assert torch.equal(usual, theta(entangler="ring", start="near zero", optimizer="adam", device="cpu"))
-    assert theta(start="uniform").abs().max() > 0.2 > usual.abs().max()
-    assert not torch.equal(theta(entangler="all"), usual) and not torch.equal(theta(optimizer="sgd"), usual)
-
-
-def test_seeds_may_begin_anywhere():
-    whole, later = (train(made_up("ResNet18"), "-Q", seeds, **SETTINGS)[0] for seeds in (range(4), range(2, 4)))
-    for name, stacked in whole.parameters.items():
-        torch.testing.assert_close(stacked[2:], later.parameters[name], atol=1e-6, rtol=0)
-
-
-def test_the_networks_can_be_watched_after_each_epoch():
-    few, seen = made_up("ResNet18"), []
-    train(few, "-Q", [0, 1], **SETTINGS, watch=lambda ensemble: seen.append(ensemble.predict(few.test_inputs)))
-    assert len(seen) == SETTINGS["epochs"]
-    for epochs, scores in enumerate(seen, start=1):
-        stopped, _ = train(few, "-Q", [0, 1], **SETTINGS | {"epochs": epochs})
-        assert torch.equal(scores, stopped.predict(few.test_inputs))
 
 
 def test_an_image_is_right_where_its_class_has_the_largest_score():
@@ -465,10 +371,3 @@ def test_networks_that_answer_with_no_number_are_neither_right_nor_wrong():
     for score in (few.right, few.accuracy):
         with pytest.raises(NotFinite, match="got nan at seed 7, image 0"):
             score(ensemble)
-
-
-def test_a_label_that_is_no_class_of_the_task_is_refused():
-    few = made_up("ResNet18")
-    few.train_labels[4] = 3
-    with pytest.raises(ValueError, match="labels must be in 0 to 2, the classes of the outputs, got 3"):
-        train(few, "classical", [0], **SETTINGS)

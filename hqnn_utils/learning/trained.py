@@ -1,0 +1,158 @@
+"""Networks trained on a task, once: what was trained before, with everything the same, is kept and not trained again.
+
+Kept are, to the last bit, the weights of all seeds and how the training went. They depend on the inputs and labels, the
+method, the seeds and settings, torch, and the code that they ran through; the name of their file is a checksum of it all.
+"""
+
+import ast
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from hqnn_utils import files
+from hqnn_utils.kept import Kept
+from hqnn_utils.learning.methods import network, title
+from hqnn_utils.learning.models import Middle
+from hqnn_utils.learning.tasks import Task
+from hqnn_utils.learning.training import Ensemble, fit, torch_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How networks are made and trained.
+
+    The first five are those of `training.fit`, `n_qubits`, `depth`, `entangler` and `start` those of `methods.network`, and
+    `device` is that of `training.Ensemble`.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: str = "adam"
+    points: int = 1
+    n_qubits: int = 4
+    depth: int = 2
+    entangler: str = "ring"
+    start: str = "near zero"
+    device: str = "cpu"
+
+
+def by_body(
+    photographs: tuple[int, int, float], digits: tuple[int, int, float], **common: int | float | str
+) -> dict[str, Settings]:
+    """The settings of the two kinds of tasks: those of photographs for the body `ResNet18`, those of digits for `LeNet`.
+
+    Args:
+        photographs, digits: epochs, batch size and learning rate.
+        common: what both have in common, as for `Settings`.
+    """
+    names = ("epochs", "batch_size", "learning_rate")
+    given = {"ResNet18": photographs, "LeNet": digits}
+    return {body: Settings(**dict(zip(names, own, strict=True)), **common) for body, own in given.items()}
+
+
+def train(
+    task: Task, method: str | Middle, seeds: Sequence[int], settings: Settings
+) -> tuple[Ensemble, Float[Tensor, "points seeds"]]:
+    """Networks of a method, all seeds at once, by cross-entropy; trained, or as they were trained before.
+
+    Args:
+        method: one of `methods.METHODS`, or what makes a middle of your own; the latter is trained each time.
+
+    Returns:
+        The networks, and the course of their training loss.
+
+    Raises:
+        ValueError, NotFinite: as `methods.network` and `training.fit`.
+        BookError: as `training.torch_device`.
+    """
+    ensemble = _untrained(task, method, seeds, settings)
+
+    def weights() -> dict[str, ndarray]:
+        history = _fit(ensemble, task, method, settings)
+        return {"history": history.numpy()} | {name: p.numpy(force=True) for name, p in ensemble.parameters.items()}
+
+    found = _once("weights", task, method, seeds, settings, weights)
+    with torch.no_grad():
+        for name, stacked in ensemble.parameters.items():
+            stacked.copy_(torch.from_numpy(found[name]))
+    return ensemble, torch.from_numpy(found["history"])
+
+
+def course(task: Task, method: str | Middle, seeds: Sequence[int], settings: Settings) -> Bool[ndarray, "epochs seeds test"]:
+    """Which test images the networks classify correctly after each epoch of `train`. Arguments and errors are its own."""
+
+    def answers() -> dict[str, ndarray]:
+        ensemble, seen = _untrained(task, method, seeds, settings), []
+        _fit(ensemble, task, method, settings, after_epoch=lambda: seen.append(task.right(ensemble)))
+        return {"right": np.stack(seen)}
+
+    return _once("course", task, method, seeds, settings, answers)["right"]
+
+
+def _untrained(task: Task, method: str | Middle, seeds: Sequence[int], settings: Settings) -> Ensemble:
+    sizes, circuit = (len(task.classes), settings.n_qubits, settings.depth), (settings.entangler, settings.start)
+    return Ensemble(partial(network, task.body, method, *sizes, *circuit), seeds, settings.device)
+
+
+def _fit(ensemble: Ensemble, task: Task, method: str | Middle, settings: Settings, **watching: Callable) -> Tensor:
+    how = {name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "optimizer", "points")}
+    loss = partial(cross_entropy, reduction="none")
+    name = f"{task.name}: {title(task.body, method)}"
+    return fit(ensemble, task.train_inputs, task.train_labels, loss, **how, name=name, **watching)
+
+
+def _once(
+    what: str,
+    task: Task,
+    method: str | Middle,
+    seeds: Sequence[int],
+    settings: Settings,
+    compute: Callable[[], dict[str, ndarray]],
+) -> dict[str, ndarray]:
+    """The arrays that were kept, or else computed; those of a method without a name are not kept."""
+    if not isinstance(method, str):
+        return compute()
+    origin = {
+        "what": what,
+        "method": title(task.body, method),
+        "seeds": list(seeds),
+        "settings": asdict(settings) | {"device": torch_device(settings.device).type},
+        "data": _checksum(task),
+        "torch": torch.__version__,
+        "code": _code(),
+    }
+    kept = Kept(files.cache() / "trained", f"{task.name}-{origin['method']}-{what}", json.dumps(origin, sort_keys=True))
+
+    def packed() -> bytes:
+        content = io.BytesIO()
+        np.savez(content, **compute())
+        return content.getvalue()
+
+    with np.load(io.BytesIO(kept.once(packed)), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _checksum(task: Task) -> str:
+    digest = hashlib.sha256()
+    for tensor in (task.train_inputs, task.train_labels, task.test_inputs, task.test_labels):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def _code() -> str:
+    """A checksum of the code that a training runs through; of what it says, not of its comments and line breaks."""
+    sources = sorted(path for wing in ("learning", "quantum") for path in (files.PACKAGE / wing).glob("*.py"))
+    said = [f"{path.stem}: {ast.dump(ast.parse(path.read_bytes()))}" for path in sources]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()
