@@ -155,8 +155,9 @@ class _Ancestor:
                 raise
 
     def close(self) -> None:
-        """Let the process end, and wait for that."""
+        """End the process, which may still import, and with it its kernels."""
         self._line.close()
+        self._process.kill()
         self._process.wait()
 
 
