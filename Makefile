@@ -47,6 +47,7 @@ test: export OMP_NUM_THREADS := 1
 test: $(READY)  ## run every check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --jaxtyping-packages=hqnn_utils,beartype.beartype --nbval tests book
 
 lint: $(READY)  ## mend what ruff can mend
