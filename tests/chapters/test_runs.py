@@ -116,6 +116,18 @@ def test_plain_papermill_runs_every_experiment_on_digits(path, tmp_path):
     assert accuracy is None or 0.5 < accuracy.value <= 1
 
 
+def test_networks_of_experiment_3_may_be_made_and_trained_otherwise(tmp_path):
+    otherwise = dict(methods="-sine", entangler="linear", start="uniform", optimizer="rmsprop", first_seed="7")
+    otherwise |= dict(split="clean", features="standardised", torch_device="auto", depths="1,2")
+    runs.run(
+        "quantum_entanglement", {"datasets": "digits"} | BRIEF["quantum_entanglement"] | otherwise, tmp_path / "out.ipynb"
+    )
+    found = results.of(tmp_path / "out.ipynb")
+    assert {"digits_sine", "digits_ent_over_classical"} <= found.keys()
+    assert found["n_cnots"].value == 2 * 3  # a line of four qubits, twice
+    assert found["digits_ent_theta"].value > 0.5  # far from the start near zero
+
+
 def test_quantum_and_sine_stay_one_function_in_ten_classes(tmp_path):
     output = tmp_path / "activation.ipynb"
     runs.run("quantum_activation", {"dataset": "digits"} | BRIEF["quantum_activation"] | {"controls": "['sine']"}, output)
@@ -152,6 +164,10 @@ def test_the_notebook_refuses_under_plain_papermill(name, value, message, tmp_pa
         ("gradient_vanishing", {"controls": "['swish']"}, "allowed is in {tanh, sigmoid, relu}"),
         ("gradient_vanishing", {"epsilon": "0"}, "allowed is in [0.001, 0.99]"),
         ("gradient_vanishing", {"epsilon": "-0.1"}, "allowed is in [0.001, 0.99]"),
+        ("quantum_entanglement", {"entangler": "none"}, "allowed is in {ring, linear, all}"),
+        ("quantum_entanglement", {"methods": "-sin"}, "allowed is in {classical, -linear, -sine"),
+        ("how_strong", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
+        ("how_strong", {"first_seed": "-1"}, "allowed is in [0, 1000000]"),
         ("quantum_entanglement", {"datasets": "hymenoptera,bees"}, "allowed is in {any, mnist, hymenoptera, brain_tumor"),
         ("quantum_entanglement", {"weights": "resnet50"}, "allowed is in {resnet18, resnet18-pqf}"),
         ("quantum_entanglement", {"n_qubits": "600"}, "allowed is in [2, 6]"),
