@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hqnn_utils.datasets import catalogue
-from hqnn_utils.notebooks import parameters, results
+from hqnn_utils.notebooks import kernels, parameters, results
 
 # Kernels run in their notebook's folder, where a relative data root would point elsewhere.
 if os.environ.get("HQNN_DATA"):
@@ -100,3 +100,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if IPyNbCell is not None and isinstance(item, IPyNbCell) and (reason := missing_data(item.path)):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if IPyNbCell is not None and isinstance(item, IPyNbCell) and not item.get_closest_marker("skip"):
+        started.add(item.path)
+        if len(started) > 1:  # one kernel alone is as fast without
+            kernels.start()
+
+
+started: set[Path] = set()
+"""The notebooks of which cells were run."""

@@ -1,6 +1,7 @@
 """The directive `{chapter-status}`: a table of every chapter's run, from the record that it left in the notebook."""
 
 from docutils import nodes
+from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from hqnn_utils.notebooks import results, runs
@@ -31,9 +32,9 @@ def _table(rows: list[tuple]) -> nodes.table:
         for row in content:
             section += nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in row))
     group += [head, body]
-    return nodes.table("", group)
+    return nodes.table("", group, classes=["with-row-heads"])
 
 
-def setup(app):
+def setup(app: Sphinx) -> dict:
     app.add_directive("chapter-status", ChapterStatus)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

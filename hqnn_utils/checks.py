@@ -1,16 +1,19 @@
 """What no number may be: NaN or infinite. A sum, a mean or a comparison would hide it, so it is refused where it comes in."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
+from hqnn_utils.errors import BookError
 
-class NotFinite(ValueError):
+
+class NotFinite(BookError, ValueError):
     """A number that is NaN or infinite; the message says which, and where it stands."""
 
 
-def finite(what: str, values, **axes: Sequence) -> ndarray:
+def finite(what: str, values: Any, **axes: Sequence) -> ndarray:
     """The values as an array, if each of them is a finite number.
 
     Args:

@@ -1,7 +1,8 @@
-"""`hqnn`: run chapters with parameters, list devices, and look after the data sets."""
+"""`hqnn`: list, copy and run chapters, list devices, and look after the data sets."""
 
 import signal
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import psutil
@@ -17,7 +18,7 @@ class Stopped(SystemExit):
 class Commands(click.Group):
     """Commands of which each ends in one sentence, whatever ends it."""
 
-    def invoke(self, context):
+    def invoke(self, context: click.Context) -> object:
         """Run a command; what a reader can mend, and a signal, end it with a sentence and an exit code."""
         for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
             if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
@@ -36,7 +37,7 @@ class Commands(click.Group):
             raise
 
 
-def _stop(number, frame):
+def _stop(number: int, frame: object) -> NoReturn:
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_IGN)  # stopping takes a moment, and needs no second request
     for kernel in psutil.Process().children(recursive=True):
@@ -47,7 +48,7 @@ def _stop(number, frame):
 class Refusal(click.ClickException):
     """An error that names what was wrong and what to do; printed as one sentence, without a traceback."""
 
-    def __init__(self, message, exit_code: int = 1):
+    def __init__(self, message: object, exit_code: int = 1) -> None:
         super().__init__(str(message))
         self.exit_code = exit_code
 
@@ -67,7 +68,15 @@ def main() -> None:
 @click.option("--keep-failed", is_flag=True, help="Keep what ran until an error, as NAME.failed.ipynb.")
 @click.option("-h", "--help", "wants_help", is_flag=True, help="This page; with a chapter, its parameters too.")
 @click.pass_context
-def run(context, chapter, given, output, overwrite, keep_failed, wants_help) -> None:
+def run(
+    context: click.Context,
+    chapter: str | None,
+    given: tuple[tuple[str, str], ...],
+    output: Path | None,
+    overwrite: bool,
+    keep_failed: bool,
+    wants_help: bool,
+) -> None:
     """Execute CHAPTER from a fresh kernel, with parameters, and write the executed notebook."""
     if wants_help or chapter is None:
         click.echo(context.get_help() + "\n\n" + _describe(chapter))
@@ -94,9 +103,30 @@ def _describe(chapter: str | None) -> str:
     return formatter.getvalue().rstrip()
 
 
+@main.command("list")
+def list_() -> None:
+    """Every chapter by its title, and every data set."""
+    from hqnn_utils.datasets.catalogue import entries
+
+    formatter = click.HelpFormatter(width=110)
+    with formatter.section("Chapters, for `hqnn run` and `hqnn copy`"):
+        formatter.write_dl([(name, runs.title(path)) for name, path in runs.chapters().items()])
+    with formatter.section("Data sets, for `hqnn data`"):
+        formatter.write_dl([(name, entry.title) for name, entry in entries().items()])
+    click.echo(formatter.getvalue().rstrip())
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def copy(folder: Path) -> None:
+    """Copy all chapters into FOLDER, to work on them there; replaces nothing."""
+    for path in runs.copy(folder):
+        click.echo(f"written: {click.format_filename(path)}")
+
+
 @main.command()
 @click.argument("pages", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def numbers(pages) -> None:
+def numbers(pages: tuple[Path, ...]) -> None:
     """Write the recorded numbers into the sentences of PAGES: executed notebooks, or the book's pages in Markdown."""
     for page in pages:
         if results.write_numbers(page):
@@ -105,13 +135,13 @@ def numbers(pages) -> None:
 
 @main.command("devices")
 @click.option("--arn", default="", help="Another processor than that of the list, by the name Braket gives it.")
-def devices_(arn) -> None:
+def devices_(arn: str) -> None:
     """Every device that circuits can run on: whether it can be used here, why not, and what it costs."""
-    from hqnn_utils.hardware.devices import device, listed, state
+    from hqnn_utils.hardware.devices import availability, device, listed
 
     found = {name: device(name, arn if name == "processor" else "") for name in listed()}
     for name, entry in found.items():
-        now = state(entry)
+        now = availability(entry)
         cost = str(entry.price)
         if cost != "free":
             step = entry.price.of(STEP, STEP * entry.shots)
@@ -129,7 +159,7 @@ def data() -> None:
 
 
 @data.command("list")
-def list_() -> None:
+def list_data() -> None:
     """Every data set, and all weights: images, size, licence, and whether it is here."""
     from hqnn_utils.datasets.catalogue import DataError, entries, root
 
@@ -151,7 +181,7 @@ def list_() -> None:
 
 @data.command()
 @click.argument("name")
-def fetch(name) -> None:
+def fetch(name: str) -> None:
     """Download what is missing or altered of data set NAME."""
     from hqnn_utils.datasets.catalogue import entry
 
@@ -162,7 +192,7 @@ def fetch(name) -> None:
 
 @data.command("verify")
 @click.argument("name")
-def verify_(name) -> None:
+def verify_(name: str) -> None:
     """Compare every file of data set NAME with its SHA-256."""
     from hqnn_utils.datasets.catalogue import entry
 
@@ -179,7 +209,7 @@ def verify_(name) -> None:
 
 @data.command("audit")
 @click.argument("name")
-def audit_(name) -> None:
+def audit_(name: str) -> None:
     """Find pictures that photographs of data set NAME show more than once, within and between its splits."""
     from hqnn_utils.datasets.photos import audit, clean, pictures, published
 

@@ -1,6 +1,11 @@
 """What the tests share: how hard hypothesis looks, the real MNIST, and a pen for small notebooks."""
 
+import signal
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -37,6 +42,33 @@ def write_notebook():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def in_process() -> Callable[..., CompletedProcess]:
+    """Runs a command of click here, where all is imported that a process of its own would import; variables go by names."""
+    from click.testing import CliRunner
+
+    def run(command, *arguments: object, **environment: str) -> CompletedProcess:
+        asking = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+        handlers = [signal.getsignal(number) for number in asking]
+        try:
+            done = CliRunner().invoke(command, [*map(str, arguments)], env=environment)
+        finally:
+            for number, handler in zip(asking, handlers, strict=True):
+                signal.signal(number, handler)
+        trace = "" if isinstance(done.exception, SystemExit | None) else "".join(traceback.format_exception(done.exception))
+        return CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr + trace)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def hqnn(in_process) -> Callable[..., CompletedProcess]:
+    """The command `hqnn`."""
+    from hqnn_utils.cli import main
+
+    return partial(in_process, main)
 
 
 @pytest.fixture

@@ -52,6 +52,15 @@ def test_a_choice_holds_while_its_step_runs_and_changes_no_result(systems, monke
     assert seen == [value, value] and getattr(systems.statevector, constant) == usual
 
 
+@pytest.mark.usefixtures("unchecked", "systems")
+def test_compiled_networks_take_turns_with_their_originals_and_with_their_classical_twins():
+    import compiled
+
+    rows = compiled.measure(rounds=1, backend="eager")  # which compares their gradients
+    assert [(row["middle"], row["batch"]) for row in rows] == [(m, b) for b in (4, 1024) for m in ("quantum", "classical")]
+    assert all(row["ratio"] == row["compiled_us"] / row["eager_us"] > 0 for row in rows)
+
+
 def test_many_models_at_once_are_the_models_one_by_one(systems):
     values, grad_x, grad_theta = systems.models_step("statevector", 4, 2, 3)()
     for seed in (0, systems.MODELS - 1):

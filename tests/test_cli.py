@@ -1,7 +1,7 @@
 """The console script, as a reader calls it: what it says, and its exit codes."""
 
 import json
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +10,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from hqnn_utils.notebooks import runs
 from hqnn_utils.notebooks.results import run_in
 
-HQNN = Path(sys.executable).parent / "hqnn"
 PARAMETERS = "epochs: int = 3  # passes over the images, in [1, 9]\ndataset: str = 'mnist'  # in {mnist, digits}"
-
-
-def hqnn(*arguments, **environment) -> subprocess.CompletedProcess:
-    command = [HQNN, *map(str, arguments)]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -44,7 +39,7 @@ def chapter(write_notebook, tmp_path):
         (["-p", "epochs"], "requires 2 arguments"),
     ],
 )
-def test_a_bad_parameter_is_refused_in_one_sentence(chapter, arguments, sentence):
+def test_a_bad_parameter_is_refused_in_one_sentence(hqnn, chapter, arguments, sentence):
     done = hqnn("run", chapter, *[argument.format(chapter=chapter) for argument in arguments])
     assert done.returncode == (1 if "-o" in arguments else 2)
     assert sentence in done.stderr
@@ -53,14 +48,14 @@ def test_a_bad_parameter_is_refused_in_one_sentence(chapter, arguments, sentence
 
 
 @pytest.mark.parametrize("ask", [[], ["--help"]])
-def test_an_unknown_chapter_is_refused_with_its_near_misses(ask):
+def test_an_unknown_chapter_is_refused_with_its_near_misses(hqnn, ask):
     done = hqnn("run", *ask, "parameter_shifts")
     assert done.returncode == 1
     assert "unknown chapter 'parameter_shifts': did you mean parameter_shift?" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_place_that_cannot_be_written_is_refused(chapter, tmp_path):
+def test_a_place_that_cannot_be_written_is_refused(hqnn, chapter, tmp_path):
     (tmp_path / "file").write_text("in the way")
     done = hqnn("run", chapter, "-o", tmp_path / "file" / "out.ipynb")
     assert done.returncode == 1
@@ -76,7 +71,7 @@ def test_a_place_that_cannot_be_written_is_refused(chapter, tmp_path):
         (["rum"], 2, "No such command 'rum'"),
     ],
 )
-def test_an_unknown_word_is_refused(arguments, code, sentence):
+def test_an_unknown_word_is_refused(hqnn, arguments, code, sentence):
     done = hqnn(*arguments)
     assert done.returncode == code
     assert sentence in done.stderr
@@ -87,7 +82,7 @@ def test_an_unknown_word_is_refused(arguments, code, sentence):
 
 
 @pytest.mark.parametrize("ask", [["--help", "{chapter}"], ["{chapter}", "--help"], ["-h", "{chapter}"]])
-def test_help_with_a_chapter_lists_its_parameters(chapter, ask):
+def test_help_with_a_chapter_lists_its_parameters(hqnn, chapter, ask):
     done = hqnn("run", *[word.format(chapter=chapter) for word in ask])
     assert done.returncode == 0
     assert "epochs: int = 3" in done.stdout
@@ -95,8 +90,30 @@ def test_help_with_a_chapter_lists_its_parameters(chapter, ask):
     assert "Usage:" in done.stdout
 
 
+def test_the_list_has_the_title_of_every_chapter_and_data_set(hqnn):
+    done = hqnn("list")
+    assert done.returncode == 0
+    for name, path in runs.chapters().items():
+        title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].removeprefix("# ")
+        assert re.search(rf"{name} +{re.escape(title)}\n", done.stdout)
+    assert "MNIST handwritten digits" in done.stdout
+
+
+def test_copies_are_chapters_to_work_on_and_replace_nothing(hqnn, tmp_path):
+    done = hqnn("copy", tmp_path / "mine")
+    copies = sorted((tmp_path / "mine").rglob("*.ipynb"))
+    assert done.returncode == 0 and all(f"written: {path}" in done.stdout for path in copies)
+    assert [path.read_bytes() for path in copies] == [path.read_bytes() for path in runs.chapters().values()]
+    for path in copies[1:]:
+        path.unlink()
+    copies[0].write_text("my own")
+    again = hqnn("copy", tmp_path / "mine")
+    assert again.returncode == 1 and f"{copies[0]} is there already; choose another folder" in again.stderr
+    assert copies[0].read_text() == "my own" and list((tmp_path / "mine").rglob("*.ipynb")) == [copies[0]]
+
+
 @pytest.mark.parametrize(("ask", "code"), [([], 2), (["--help"], 0)])
-def test_without_a_chapter_all_are_named(ask, code):
+def test_without_a_chapter_all_are_named(hqnn, ask, code):
     done = hqnn("run", *ask)
     assert done.returncode == code
     assert "Chapters: " in done.stdout
@@ -106,13 +123,14 @@ def test_without_a_chapter_all_are_named(ask, code):
 def test_the_version_is_the_packages():
     from importlib.metadata import version
 
-    assert version("hqnn-utils") in hqnn("--version").stdout
+    command = [Path(sys.executable).with_name("hqnn"), "--version"]  # as a reader calls it
+    assert version("hqnn-utils") in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 # -- what it runs ------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_prints_its_results_and_where_it_was_written(chapter, tmp_path):
+def test_a_run_prints_its_results_and_where_it_was_written(hqnn, chapter, tmp_path):
     done = hqnn("run", chapter, "-p", "epochs", "7", "-o", tmp_path / "out.ipynb")
     assert done.returncode == 0, done.stderr
     name, value, unit = done.stdout.splitlines()[0].rsplit(maxsplit=2)
@@ -144,7 +162,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("cell", "sentence", "traced"), FAILURES.values(), ids=FAILURES)
-def test_a_failed_run_tells_its_cause_and_writes_nothing(write_notebook, tmp_path, cell, sentence, traced):
+def test_a_failed_run_tells_its_cause_and_writes_nothing(hqnn, write_notebook, tmp_path, cell, sentence, traced):
     path = write_notebook(tmp_path / "small.ipynb", cell, parameters=PARAMETERS)
     done = hqnn("run", path, "-o", tmp_path / "runs" / "out.ipynb")
     assert done.returncode == 1
@@ -156,13 +174,13 @@ def test_a_failed_run_tells_its_cause_and_writes_nothing(write_notebook, tmp_pat
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_standard_output_takes_the_notebook_and_nothing_else(chapter):
+def test_standard_output_takes_the_notebook_and_nothing_else(hqnn, chapter):
     done = hqnn("run", chapter, "-p", "epochs", "7", "-o", "-")
     assert run_in(json.loads(done.stdout))["parameters"]["epochs"] == 7
     assert "written: -" in done.stderr
 
 
-def test_numbers_are_written_into_the_sentences_of_a_notebook_that_something_else_ran(chapter, tmp_path):
+def test_numbers_are_written_into_the_sentences_of_a_notebook_that_something_else_ran(hqnn, chapter, tmp_path):
     notebook = nbformat.read(chapter, as_version=4)
     notebook.cells.append(nbformat.v4.new_markdown_cell("It saw 0<!--=epochs_seen--> passes."))
     NotebookClient(notebook, kernel_name="python3").execute()
@@ -175,7 +193,7 @@ def test_numbers_are_written_into_the_sentences_of_a_notebook_that_something_els
 # -- what it knows of the data -----------------------------------------------------------------------------------------
 
 
-def test_the_list_names_every_set_its_size_its_licence_and_the_root(tmp_path):
+def test_the_list_names_every_set_its_size_its_licence_and_the_root(hqnn, tmp_path):
     done = hqnn("data", "list", HQNN_DATA=str(tmp_path))
     assert done.returncode == 0
     for said in ("mnist", "60,000 train + 10,000 test", "11.6 MB", "CC BY-SA", "digits", f"data root: {tmp_path}"):
@@ -183,7 +201,7 @@ def test_the_list_names_every_set_its_size_its_licence_and_the_root(tmp_path):
 
 
 @pytest.mark.parametrize("present", [0, 1])
-def test_the_list_counts_what_is_here(tmp_path, present, request):
+def test_the_list_counts_what_is_here(hqnn, tmp_path, present, request):
     if present:
         request.getfixturevalue("mnist")
     done = hqnn("data", "list", **({} if present else {"HQNN_DATA": str(tmp_path)}))
@@ -191,7 +209,7 @@ def test_the_list_counts_what_is_here(tmp_path, present, request):
     assert "bundled with scikit-learn" in done.stdout
 
 
-def test_verify_says_what_is_missing_or_altered(tmp_path):
+def test_verify_says_what_is_missing_or_altered(hqnn, tmp_path):
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz").write_bytes(b"bit rot")
     done = hqnn("data", "verify", "mnist", HQNN_DATA=str(tmp_path))
@@ -202,19 +220,19 @@ def test_verify_says_what_is_missing_or_altered(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["verify", "fetch"])
-def test_what_is_bundled_is_always_intact(command, tmp_path):
+def test_what_is_bundled_is_always_intact(hqnn, command, tmp_path):
     done = hqnn("data", command, "digits", HQNN_DATA=str(tmp_path))
     assert done.returncode == 0
     assert "scikit-learn" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_verify_finds_the_real_files_intact(mnist):
+def test_verify_finds_the_real_files_intact(hqnn, mnist):
     done = hqnn("data", "verify", "mnist")
     assert (done.returncode, done.stdout.count("ok ")) == (0, 4)
 
 
-def test_the_audit_finds_the_leak_of_the_brain_tumours():
+def test_the_audit_finds_the_leak_of_the_brain_tumours(hqnn):
     done = hqnn("data", "audit", "brain_tumor")
     if done.returncode:
         pytest.skip("needs the photographs: " + done.stderr.strip().splitlines()[-1])
@@ -222,12 +240,12 @@ def test_the_audit_finds_the_leak_of_the_brain_tumours():
     assert "split without identical pictures on both sides, with 220 test images" in done.stdout
 
 
-def test_the_audit_of_what_is_no_set_of_photographs_is_refused():
+def test_the_audit_of_what_is_no_set_of_photographs_is_refused(hqnn):
     done = hqnn("data", "audit", "digits")
-    assert done.returncode != 0 and "is not a set of photographs" in done.stderr
+    assert done.returncode != 0 and "is a set of digits" in done.stderr
 
 
-def test_verify_of_many_files_names_only_those_that_are_not_intact(tmp_path):
+def test_verify_of_many_files_names_only_those_that_are_not_intact(hqnn, tmp_path):
     done = hqnn("data", "verify", "chessman", HQNN_DATA=str(tmp_path))
     assert done.returncode == 1
     assert done.stdout.count("missing") == 163 and "0 of 163 files ok" in done.stdout

@@ -7,11 +7,12 @@ there are those of the source it names, and a device that can be asked gives its
 import os
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pennylane as qml
@@ -45,7 +46,7 @@ class Price:
     date: str = ""
     note: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         amounts = (self.per_task, self.per_shot, self.per_minute, self.least_s)
         if not all(0 <= amount < float("inf") for amount in amounts):
             raise DeviceError(f"a price must be a finite number that is not negative, got {amounts}")
@@ -96,7 +97,7 @@ class Device:
         return self.arn.split(":")[3] if self.arn else ""
 
 
-class State(NamedTuple):
+class Availability(NamedTuple):
     """Whether a device can be used here and now, and why not; `why` is a sentence or empty."""
 
     installed: bool
@@ -134,25 +135,33 @@ def device(name: str, arn: str = "") -> Device:
         )
     if ARN.fullmatch(arn)[2] != ARN.fullmatch(found.arn)[2]:
         raise DeviceError(f"{arn!r} does not take the place of {name}, which is a {ARN.fullmatch(found.arn)[2]}")
-    price = (
-        replace(found.price, note="of another device; this one is asked for its own") if found.price.per_shot else found.price
-    )
-    return replace(found, arn=arn, title=arn.rpartition("device/")[2], price=price)
+    note = "of another device; this one is asked for its own" if found.price.per_shot else ""
+    return replace(found, arn=arn, title=arn.rpartition("device/")[2], price=replace(found.price, note=note))
 
 
-def state(device: Device) -> State:
+def availability(device: Device) -> Availability:
     """Whether a device can be used here; of a remote one this asks its service, and waits for seconds at most."""
     try:
         version(device.package)
     except PackageNotFoundError:
-        return State(False, False, f"not installed: {install_command(device)}")
+        return Availability(False, False, f'not installed: pip install "{device.package}"')
     why = _aws_refusal(device) if device.remote else _refusal(device)
-    return State(True, not why, why)
+    return Availability(True, not why, why)
 
 
-def install_command(device: Device) -> str:
-    """What installs the device."""
-    return f'pip install "{device.package}"'
+def named(names: Sequence[str], found: Mapping[str, Availability]) -> list[str]:
+    """The devices of this machine that are asked for; for "any", all of the list that can be used.
+
+    Raises:
+        DeviceError: one that is asked for cannot be used, or is no device of this machine.
+    """
+    local = [name for name, entry in listed().items() if not entry.remote]
+    for name in names if "any" not in names else []:
+        if name not in local:
+            raise DeviceError(f"{name!r} is no device of this machine: choose any, or of {', '.join(local)}")
+        if not found[name].usable:
+            raise DeviceError(f"{name} cannot be used here: {found[name].why}; leave it out, or choose any")
+    return [name for name in local if name in names or ("any" in names and found[name].usable)]
 
 
 def _refusal(device: Device) -> str:
@@ -176,17 +185,17 @@ CONNECT_S, READ_S = 3.0, 5.0
 """How many seconds a service of AWS is waited for when it is only asked whether it is there."""
 
 
-def aws_client(service: str, region: str):
-    """A client of an AWS service that gives up after seconds; botocore's own would wait for minutes."""
+def braket_client(region: str) -> Any:
+    """A client of Braket that gives up after seconds; botocore's own would wait for minutes."""
     import boto3
     from botocore.config import Config
 
     limits = Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"total_max_attempts": 1})
-    address = os.environ.get("BRAKET_ENDPOINT") if service == "braket" else None  # where Braket's own software looks
-    return boto3.Session(region_name=region or None).client(service, config=limits, endpoint_url=address)
+    address = os.environ.get("BRAKET_ENDPOINT")  # where Braket's own software looks
+    return boto3.Session(region_name=region or None).client("braket", config=limits, endpoint_url=address)
 
 
-def reason(error) -> str:
+def reason(error: Any) -> str:
     """What AWS says of a request that it refused, without the number of the account."""
     told = error.response["Error"]
     return f"{told['Code']}: {re.sub(ACCOUNT, NOBODY, told.get('Message') or 'it gives no reason')}"
@@ -209,7 +218,7 @@ def _aws_refusal(device: Device) -> str:
             return "no AWS region is set: set AWS_DEFAULT_REGION, e.g. to us-east-1"
         if session.get_credentials() is None:
             return "no AWS credentials are found: run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        answer = aws_client("braket", device.region).get_device(deviceArn=device.arn)
+        answer = braket_client(device.region).get_device(deviceArn=device.arn)
     except aws.ClientError as error:
         meaning = {
             "ResourceNotFoundException": "there is no such device (any more): give the ARN of a current one",
@@ -240,22 +249,24 @@ def _wrong_address() -> str:
     return ""
 
 
-def connect(device: Device, n_qubits: int, *, one_by_one: bool = False, budget=None, **options) -> qml.devices.Device | str:
+def connect(
+    device: Device, n_qubits: int, *, one_by_one: bool = False, run: Any = None, **options: Any
+) -> qml.devices.Device | str:
     """PennyLane's device, ready to be the `simulator` of a layer.
 
     Args:
         device: of the list; our own engine is no PennyLane device, and its name is returned.
         n_qubits: its wires.
         one_by_one: send a device that takes batches one circuit after another, as all others are sent.
-        budget: an open `budget.Budget` for this device, without which nothing remote is opened.
+        run: an open `paid.PaidRun` for this device, without which nothing remote is opened.
         options: for the plugin, e.g. `max_parallel` of Braket's.
 
     Raises:
-        DeviceError: a remote device without a budget of its own, or an option that would go around it.
+        DeviceError: a remote device without a run of its own, or an option that would go around it.
     """
     if not device.plugin:
         return device.name
-    options = _within(budget, device) | _harmless(options) if device.remote else options
+    options = _within(run, device, options) if device.remote else options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Qiskit's, about itself
         backend = qml.device(device.plugin, wires=n_qubits, **options)
@@ -265,26 +276,21 @@ def connect(device: Device, n_qubits: int, *, one_by_one: bool = False, budget=N
         # A layer without shots would send the plugin's own thousand; and the plugin minds only one limit of a set.
         backend._shots = qml.measurements.Shots(None)
         if backend._max_program_set_executables is not None:
-            backend._max_program_set_executables = budget.at_once
+            backend._max_program_set_executables = run.at_once
     return qml.transforms.broadcast_expand(backend) if one_by_one else backend
 
 
-def _within(budget, device: Device) -> dict:
-    """Braket's options for a device that is paid from a budget."""
-    if budget is None or budget.session is None:
-        raise DeviceError(f"{device.name} may cost money: open it within a `budget.Budget`")
-    if budget.device.arn != device.arn:
-        raise DeviceError(f"this budget is for {budget.device.name}, not for {device.name}: open one for each device")
-    return dict(aws_session=budget.session, device_arn=device.arn, parallel=True)
-
-
-def _harmless(options: dict) -> dict:
-    if taken := options.keys() & {"aws_session", "session", "device_arn", "shots"}:
-        raise DeviceError(
-            f"{', '.join(sorted(taken))} cannot be set here: account and device are the budget's, shots the layer's"
-        )
+def _within(run: Any, device: Device, options: dict) -> dict:
+    """Braket's options for a device that is paid for from a run's budget."""
+    if run is None:
+        raise DeviceError(f"{device.name} may cost money: open it with `paid.within_budget`")
+    if run.device.arn != device.arn:
+        raise DeviceError(f"this budget is for {run.device.name}, not for {device.name}: open one for each device")
+    if taken := ", ".join(sorted(options.keys() & {"aws_session", "session", "device_arn", "shots"})):
+        raise DeviceError(f"{taken} cannot be set here: account and device are the budget's, shots the layer's")
     # As many threads as circuits on their way: the SDK's hundred would fight for Python's lock.
-    return {"max_connections": options.get("max_parallel", 10)} | options
+    threads = {"max_connections": options.get("max_parallel", 10)}
+    return dict(aws_session=run.session, device_arn=device.arn, parallel=True) | threads | options
 
 
 def _transpile_once(backend) -> None:
@@ -294,30 +300,3 @@ def _transpile_once(backend) -> None:
     plugin = backend.target_device
     passes = generate_preset_pass_manager(0, backend=plugin.backend)
     plugin.compile = lambda: passes.run(plugin._circuit)
-
-
-def noisy(backend: qml.devices.Device, one: float = 0.001, two: float = 0.01, readout: float = 0.03) -> qml.devices.Device:
-    """default.mixed with noise as a processor's is often summed up: depolarising gates, and bits that are read wrongly.
-
-    Args:
-        backend: a device that knows channels.
-        one, two: probability of an error behind a gate of one qubit, or of each qubit behind a gate of two, in [0, 1].
-        readout: probability that a measured bit is the wrong one, in [0, 1]; it shrinks ⟨Z⟩ by a factor of 1 - 2 readout.
-
-    Source: Nielsen and Chuang, sec. 8.3.
-    """
-
-    def depolarised(op, *, probability, **_):
-        for wire in op.wires:
-            qml.DepolarizingChannel(probability, wire)
-
-    gates = {(qml.Hadamard, qml.RY): one, (qml.CNOT,): two}
-    model = qml.NoiseModel({qml.noise.op_in(list(ops)): partial(depolarised, probability=p) for ops, p in gates.items()})
-    return _misread(qml.add_noise(backend, model), readout)
-
-
-@qml.transform
-def _misread(tape, probability: float):
-    """Every measured bit flipped with a probability; default.mixed's own option for it fails on ⟨Z⟩ of several qubits."""
-    flips = [qml.BitFlip(probability, wire) for wire in tape.wires]
-    return [tape.copy(operations=[*tape.operations, *flips])], lambda results: results[0]

@@ -22,19 +22,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from unittest import mock
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+PROGRAM, PROGRAM_SET = "braket.ir.openqasm.program", "braket.ir.openqasm.program_set"
 SV1 = "arn:aws:braket:::device/quantum-simulator/amazon/sv1"
 PROCESSOR = "arn:aws:braket:us-west-1::device/qpu/rigetti/Cepheus-1-108Q"
 TASK, SHOT, MINUTE = 0.30, 0.0009, 0.075
 """What it bills, in USD: the processor for a task and a shot, SV1 for a minute."""
+ABOUT = "The price list begins with five lines about itself.\n" * 5
+PRICES = f"""{ABOUT}Region Code,Version,Product Family,operation,DeviceName,Currency,PricePerUnit,Unit
+us-east-1,SV1,Simulator Task,CompleteTask,,USD,{MINUTE},minutes
+us-west-1,,Quantum Task,,Cepheus-1-108Q,USD,{TASK},Task
+us-west-1,,Quantum Task-Shot,,Cepheus-1-108Q,USD,{SHOT},Shot
+"""
 
 
 @dataclass
-class Settings:
+class EmulatorSettings:
     """How the service behaves; times in seconds, tasks counted from 0 in the order in which they are created.
 
     `request_s`: before each answer; `sv1_s`, `processor_s`: from created to completed at least; `simulated_s`: what SV1 says
@@ -79,7 +88,7 @@ class EmulatedTask:
 class Service:
     """What the stand-in knows: devices, tasks, results, and how often it was asked for what."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: EmulatorSettings):
         self.lock, self.rng = threading.Lock(), random.Random(0)
         self.account = f"{random.SystemRandom().randrange(10**11, 10**12)}"  # a new one each time: it must show up nowhere
         self.tasks: dict[str, EmulatedTask] = {}
@@ -88,11 +97,11 @@ class Service:
         self.pool = ThreadPoolExecutor(1)  # one simulator
         self.behave(settings)
 
-    def behave(self, settings: Settings) -> None:
+    def behave(self, settings: EmulatorSettings) -> None:
         """From now on in another way."""
         self.settings = settings
         self.devices = {
-            SV1: ("SV1", "Amazon Braket", "SIMULATOR", "ONLINE", _simulator()),
+            SV1: ("SV1", "Amazon Braket", "SIMULATOR", "ONLINE", _simulator(100_000, {"price": MINUTE, "unit": "minute"})),
             PROCESSOR: ("Cepheus-1-108Q", "Rigetti", "QPU", settings.status, _processor(settings)),
         }
 
@@ -139,10 +148,7 @@ class Service:
         found = StateVectorSimulator().run(BraketSchemaBase.parse_raw_schema(request["action"]), shots=int(request["shots"]))
         if processor and self.settings.readout:
             for executable in [e for p in getattr(found, "programResults", []) for e in p.executableResults] or [found]:
-                executable.measurements = [
-                    [int(bit) ^ (self.rng.random() < self.settings.readout) for bit in shot]
-                    for shot in executable.measurements
-                ]
+                executable.measurements = [[self._misread(bit) for bit in shot] for shot in executable.measurements]
         answer = json.loads(found.json())
         for name in [name for name in ("measurements", "measurementProbabilities") if name in answer and not answer[name]]:
             del answer[name]  # absent without shots, not empty
@@ -156,15 +162,8 @@ class Service:
             answer["additionalMetadata"]["simulatorMetadata"] = {"braketSchemaHeader": header, "executionDuration": duration}
         return json.dumps(answer).encode()
 
-    def prices(self) -> str:
-        """The price list: five lines about itself, then a table."""
-        columns = "Region Code,Version,Product Family,operation,DeviceName,Currency,PricePerUnit,Unit"
-        rows = [
-            f"us-east-1,SV1,Simulator Task,CompleteTask,,USD,{MINUTE},minutes",
-            f"us-west-1,,Quantum Task,,Cepheus-1-108Q,USD,{TASK},Task",
-            f"us-west-1,,Quantum Task-Shot,,Cepheus-1-108Q,USD,{SHOT},Shot",
-        ]
-        return "\n".join(["about"] * 5 + [columns, *rows]) + "\n"
+    def _misread(self, bit: str | int) -> int:
+        return int(bit) ^ (self.rng.random() < self.settings.readout)
 
 
 def _from_samples(found) -> list[dict]:
@@ -176,58 +175,47 @@ def _from_samples(found) -> list[dict]:
     return [{"type": json.loads(r.type.json()), "value": np.asarray(r.value).tolist()} for r in results]
 
 
-def _simulator() -> dict:
-    """What SV1 says of itself: what Braket's own simulator does, without the older formats."""
+def _simulator(most_shots: int, cost: dict, *actions: str) -> dict:
+    """What a device says of itself that does as Braket's own simulator, as far as it takes such programs."""
     from braket.default_simulator import StateVectorSimulator
 
     properties = json.loads(StateVectorSimulator().properties.json())
-    properties["service"] |= {"shotsRange": [0, 100000], "deviceCost": {"price": MINUTE, "unit": "minute"}}
-    properties["paradigm"]["qubitCount"] = 34
-    for older in ("braket.ir.jaqcd.program", "braket.ir.openqasm.program_set"):
-        properties["action"].pop(older, None)
+    properties["service"] |= {"shotsRange": [0, most_shots], "deviceCost": cost}
+    properties["action"] = {name: properties["action"][name] for name in (PROGRAM, *actions)}
     return properties
 
 
-def _processor(settings: Settings) -> dict:
+def _processor(settings: EmulatorSettings) -> dict:
     """What a processor of three by three qubits says of itself: shots only, and no matrix as a gate."""
-    from braket.default_simulator import StateVectorSimulator
-
-    simulator = json.loads(StateVectorSimulator().properties.json())
-    action = {name: value for name, value in simulator["action"].items() if name != "braket.ir.jaqcd.program"}
-    action["braket.ir.openqasm.program_set"] |= {"maximumExecutables": settings.executables}
-    if not settings.program_sets:
-        del action["braket.ir.openqasm.program_set"]
-    program = action["braket.ir.openqasm.program"]
-    program["supportedResultTypes"] = [
-        result | {"minShots": 10, "maxShots": settings.most_shots, "observables": ["x", "y", "z", "h", "i"]}
-        for result in program["supportedResultTypes"]
-        if result["name"] in ("Sample", "Expectation", "Variance", "Probability")
-    ]
-    program["supportedOperations"] = [
-        name for name in program["supportedOperations"] if name not in ("unitary", "U", "GPhase")
-    ]
-    program |= {"requiresAllQubitsMeasurement": True, "supportPhysicalQubits": True, "forbiddenPragmas": []}
-    neighbours = {
-        str(3 * row + column): [
-            str(3 * r + c)
-            for r, c in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1))
-            if 0 <= r < 3 and 0 <= c < 3
-        ]
-        for row in range(3)
-        for column in range(3)
-    }
-    return {
+    sets = [PROGRAM_SET] if settings.program_sets else []
+    simulator = _simulator(settings.most_shots, {"price": SHOT, "unit": "shot"}, *sets)
+    for name in sets:
+        simulator["action"][name]["maximumExecutables"] = settings.executables
+    _without_states(simulator["action"][PROGRAM], settings.most_shots)
+    near = {q: [n for n in range(9) if abs(q // 3 - n // 3) + abs(q % 3 - n % 3) == 1] for q in range(9)}
+    return simulator | {
         "braketSchemaHeader": {"name": "braket.device_schema.rigetti.rigetti_device_capabilities", "version": "1"},
-        "service": simulator["service"]
-        | {"shotsRange": [10, settings.most_shots], "deviceCost": {"price": SHOT, "unit": "shot"}},
-        "action": action,
+        "service": simulator["service"] | {"shotsRange": [10, settings.most_shots]},
         "paradigm": {
             "braketSchemaHeader": {"name": "braket.device_schema.gate_model_qpu_paradigm_properties", "version": "1"},
             "qubitCount": 9,
             "nativeGateSet": ["rx", "rz", "iswap"],
-            "connectivity": {"fullyConnected": False, "connectivityGraph": neighbours},
+            "connectivity": {"fullyConnected": False, "connectivityGraph": {f"{q}": [*map(str, near[q])] for q in near}},
         },
         "deviceParameters": {},
+    }
+
+
+def _without_states(program: dict, most_shots: int) -> None:
+    """Take from what a simulator does what would need its state."""
+    shots = {"minShots": 10, "maxShots": most_shots, "observables": ["x", "y", "z", "h", "i"]}
+    measured = ("Sample", "Expectation", "Variance", "Probability")
+    program |= {
+        "supportedResultTypes": [kind | shots for kind in program["supportedResultTypes"] if kind["name"] in measured],
+        "supportedOperations": [gate for gate in program["supportedOperations"] if gate not in ("unitary", "U", "GPhase")],
+        "requiresAllQubitsMeasurement": True,
+        "supportPhysicalQubits": True,
+        "forbiddenPragmas": [],
     }
 
 
@@ -239,10 +227,10 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     service: Service
 
-    def log_message(self, *_) -> None:
+    def log_message(self, *_: Any) -> None:
         """Nothing: the tests read what clients print."""
 
-    def answer(self, body, code: int = 200, kind: str = "application/json", **headers) -> None:
+    def answer(self, body: Any, code: int = 200, kind: str = "application/json", **headers: str) -> None:
         """Send a body, as JSON unless it is text or bytes."""
         data = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(code)
@@ -275,13 +263,11 @@ class Handler(BaseHTTPRequestHandler):
         if settings.silent:
             time.sleep(600)
         time.sleep(settings.request_s)
-        {"braket": self.braket, "s3": self.s3, "sts": self.sts, "prices": self.prices}[name](path, body, region)
+        if name == "prices":
+            return self.answer(PRICES, kind="text/csv")
+        {"braket": self.braket, "s3": self.s3, "sts": self.sts}[name](path, body, region)
 
     do_GET = do_POST = do_PUT = do_HEAD = handle_request
-
-    def prices(self, path: str, body: bytes, region: str) -> None:
-        """The price list."""
-        self.answer(self.service.prices(), kind="text/csv")
 
     def sts(self, path: str, body: bytes, region: str) -> None:
         """Whose credentials these are."""
@@ -311,34 +297,15 @@ class Handler(BaseHTTPRequestHandler):
         task = service.tasks.get(path.removeprefix("/quantum-task/"))
         if task is None:
             return self.refuse(404, "ResourceNotFoundException")
-        status, why = service.status(task)
-        ended = {"endedAt": _written(max(task.ends, task.created))} if status in ("COMPLETED", "FAILED", "CANCELLED") else {}
-        asked = task.request
-        self.answer(
-            {
-                "quantumTaskArn": task.arn,
-                "status": status,
-                "failureReason": why,
-                "deviceArn": asked["deviceArn"],
-                "deviceParameters": asked.get("deviceParameters") or "{}",
-                "shots": asked["shots"],
-                "outputS3Bucket": asked["outputS3Bucket"],
-                "outputS3Directory": f"{asked['outputS3KeyPrefix']}/{task.arn.rpartition('/')[2]}",
-                "createdAt": _written(task.created),
-                "queueInfo": {"queue": "QUANTUM_TASKS_QUEUE", "position": "1", "queuePriority": "Normal"},
-                "actionMetadata": {"actionType": json.loads(asked["action"])["braketSchemaHeader"]["name"]},
-            }
-            | ended
-        )
+        self.answer(_described(task, *service.status(task)))
 
     def device(self, arn: str, region: str) -> None:
         """What a device says of itself, where it stands."""
         if arn not in self.service.devices or arn.split(":")[3] not in ("", region):
             return self.refuse(404, "ResourceNotFoundException")
         name, provider, kind, status, properties = self.service.devices[arn]
-        capabilities = json.dumps(properties)
         known = {"deviceArn": arn, "deviceName": name, "providerName": provider, "deviceType": kind, "deviceStatus": status}
-        self.answer(known | {"deviceCapabilities": capabilities})
+        self.answer(known | {"deviceCapabilities": json.dumps(properties)})
 
     def create(self, request: dict, region: str) -> None:
         """A new task, unless it is refused."""
@@ -362,23 +329,36 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"quantumTaskArn": task.arn}, 201)
 
 
-def _written(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat()
+def _described(task: EmulatedTask, status: str, why: str) -> dict:
+    """What Braket says of a task."""
+    asked = task.request
+    times = {"createdAt": task.created}
+    if status in ("COMPLETED", "FAILED", "CANCELLED"):
+        times["endedAt"] = max(task.ends, task.created)
+    return {
+        "quantumTaskArn": task.arn,
+        "status": status,
+        "failureReason": why,
+        "deviceParameters": asked.get("deviceParameters") or "{}",
+        "outputS3Directory": f"{asked['outputS3KeyPrefix']}/{task.arn.rpartition('/')[2]}",
+        "queueInfo": {"queue": "QUANTUM_TASKS_QUEUE", "position": "1", "queuePriority": "Normal"},
+        "actionMetadata": {"actionType": json.loads(asked["action"])["braketSchemaHeader"]["name"]},
+        **{name: asked[name] for name in ("deviceArn", "shots", "outputS3Bucket")},
+        **{name: datetime.fromtimestamp(moment, UTC).isoformat() for name, moment in times.items()},
+    }
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request, client_address) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that is killed closes its connection without a word."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 @contextmanager
-def serving(**settings) -> Iterator[tuple[Service, dict[str, str]]]:
+def serving(**settings: Any) -> Iterator[tuple[Service, dict[str, str]]]:
     """The service in this process; gives the `Service` and the environment variables of its clients."""
-    service = Service(Settings(**settings))
+    service = Service(EmulatorSettings(**settings))
     server = _Server(("127.0.0.1", 0), type("Bound", (Handler,), {"service": service}))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
@@ -397,39 +377,32 @@ def environment(url: str) -> dict[str, str]:
     return keys | services | nothing | {"BRAKET_PRICE_OFFERS_URL": f"{url}/prices.csv"}
 
 
-class Emulation:
-    """The service in a process of its own, started at its first use; as a context it makes this process its client.
+@contextmanager
+def emulated(**settings: Any) -> Iterator[None]:
+    """Makes this process a client of the service, in a process of its own, which behaves as `EmulatorSettings` says.
 
-    It ends with this process, whose end is the end of its input.
+    The service is started at the first use and ends with this process, whose end is the end of its input.
     """
-
-    process: subprocess.Popen | None = None
-
-    @contextmanager
-    def __call__(self, **settings) -> Iterator[None]:
-        if self.process is None:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "hqnn_utils.hardware.emulator"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            self.variables = json.loads(self.process.stdout.readline())
-        print(json.dumps(settings), file=self.process.stdin, flush=True)
-        if self.process.stdout.readline() != "so be it\n":
-            raise RuntimeError(f"the emulated service does not know how to behave like {settings}")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        with mock.patch.dict(os.environ, kept | self.variables, clear=True):
-            yield
+    process, variables = _process()
+    print(json.dumps(settings), file=process.stdin, flush=True)
+    if process.stdout.readline() != "done\n":
+        raise RuntimeError(f"the emulated service does not know how to behave like {settings}")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with mock.patch.dict(os.environ, kept | variables, clear=True):
+        yield
 
 
-emulated = Emulation()
-"""`with emulated(sv1_s=0.2): …` makes this process a client of the stand-in, which behaves as `Settings` says."""
+@cache
+def _process() -> tuple[subprocess.Popen, dict[str, str]]:
+    """The service, and the environment variables of its clients."""
+    program = [sys.executable, "-m", "hqnn_utils.hardware.emulator"]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return process, json.loads(process.stdout.readline())
 
 
 if __name__ == "__main__":
     with serving() as (service, variables):
         print(json.dumps(variables), flush=True)
         for line in sys.stdin:
-            service.behave(Settings(**json.loads(line)))
-            print("so be it", flush=True)
+            service.behave(EmulatorSettings(**json.loads(line)))
+            print("done", flush=True)

@@ -9,9 +9,13 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from hqnn_utils import files
+
+UNPAID = ("FAILED", "CANCELLED")
+"""States of a task for which Braket bills nothing, as its own cost tracker counts."""
 
 
 @dataclass
@@ -91,12 +95,12 @@ class Record:
         """Write down a task that was sent."""
         self._append(**asdict(task))
 
-    def note(self, id: str, **fields) -> None:
+    def note(self, id: str, **fields: Any) -> None:
         """Write down what has changed about a task; nothing if nothing has."""
         if any(getattr(self.tasks[id], name) != value for name, value in fields.items()):
             self._append(id=id, **fields)
 
-    def keep(self, id: str, result: str, **fields) -> None:
+    def keep(self, id: str, result: str, **fields: Any) -> None:
         """Keep the result of a task, whole or not at all, and then note it, with what else has changed about the task."""
         files.write(self.results / f"{id}.json", result)
         self.note(id, sha256=hashlib.sha256(result.encode()).hexdigest(), **fields)
@@ -114,11 +118,6 @@ class Record:
     def token(self, key: str, number: int) -> str:
         """By which a service knows a request again: the same in every run, whatever became of the answer."""
         return hashlib.sha256(f"{self.name} {key} {number}".encode()).hexdigest()
-
-    @property
-    def usd(self) -> float:
-        """What all tasks cost, as far as known."""
-        return sum((task.usd or 0.0 for task in self.tasks.values()), 0.0)
 
 
 def _fields(line: bytes) -> dict:

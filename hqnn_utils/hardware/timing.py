@@ -3,16 +3,18 @@
 Used in book/experiments/device_timing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pennylane as qml
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 from pennylane.devices import Device
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -25,11 +27,10 @@ from hqnn_utils.quantum.layers import QuantumLayer
 class Timing(NamedTuple):
     """Times of a step, in seconds.
 
-    `first`: of the first one, which prepares what the others find; `seconds`: of the others, one each; `inside`: the part of
-    each that was spent in the device; `circuits`: that the device ran in a step, 0 where it does not count.
+    `seconds`: one each; `inside`: the part of each that was spent in the device; `circuits`: that the device ran in a step, 0
+    where it does not count.
     """
 
-    first: float
     seconds: Float[np.ndarray, " steps"]
     inside: Float[np.ndarray, " steps"]
     circuits: int
@@ -67,18 +68,20 @@ def head(
     depth: int = 2,
     n_features: int = 512,
     n_classes: int = 2,
+    seed: int = 0,
 ) -> Dressed:
-    """The trained part of ResNet18-Q-Ent, with its circuit on a device; the same weights each time.
+    """The trained part of ResNet18-Q-Ent, with its circuit on a device; the same weights for the same seed.
 
     Args:
         simulator, diff_method, shots: as for `layers.QuantumLayer`.
         n_qubits, depth: of the circuit. n_features, n_classes: width of input and output.
+        seed: of the weights, and of simulated shots.
 
     Shape: `(batch, n_features)` → `(batch, n_classes)` scores. Source: the slides, Experiment 3; `models.Dressed`.
     """
-    circuit = partial(QuantumLayer, simulator=simulator, diff_method=diff_method, shots=shots, seed=0)
+    circuit = partial(QuantumLayer, simulator=simulator, diff_method=diff_method, shots=shots, seed=seed)
     with torch.random.fork_rng():  # the caller's own randomness goes on as if nothing had been drawn
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return dressed(n_features, n_classes, circuit, n_qubits, depth)
 
 
@@ -99,12 +102,12 @@ WAYS_IN = ("execute", "execute_and_compute_derivatives", "compute_derivatives", 
 
 
 @contextmanager
-def clocked(device: Device):
+def clocked(device: Device) -> Iterator[list[float]]:
     """Collects, in a list, the seconds of every call of a device."""
     spent, inside = [], []
 
-    def timed(way_in):
-        def call(*args, **kwargs):
+    def timed(way_in: Callable) -> Callable:
+        def call(*args: Any, **kwargs: Any) -> Any:
             if inside:  # a device may call itself
                 return way_in(*args, **kwargs)
             inside.append(True)
@@ -117,13 +120,8 @@ def clocked(device: Device):
 
         return call
 
-    for name in WAYS_IN:
-        setattr(device, name, timed(getattr(device, name)))
-    try:
+    with mock.patch.multiple(device, **{name: timed(getattr(device, name)) for name in WAYS_IN}):
         yield spent
-    finally:
-        for name in WAYS_IN:
-            delattr(device, name)  # the class has its own
 
 
 def time_step(
@@ -136,10 +134,11 @@ def time_step(
         device: that its circuits run on, which counts them; with a name (of our engine) none are counted.
         repeats: at least 1.
         limit_s: no further repeat once they have taken so many seconds together.
-        warm_up: without it nothing is run beforehand, and `first` is nan.
+        warm_up: without it nothing is run beforehand.
     """
     ours = isinstance(device, str)
-    first = _seconds(step) if warm_up else float("nan")
+    if warm_up:  # the first step prepares what the others find
+        step()
     taken, inside = [], []
     with nullcontext() if ours else qml.Tracker(device) as tracker:
         while not taken or (len(taken) < repeats and sum(taken) < limit_s):
@@ -147,7 +146,7 @@ def time_step(
                 taken.append(_seconds(step))
             inside.append(taken[-1] if ours else sum(spent))
     circuits = 0 if ours else tracker.totals["executions"] // len(taken)
-    return Timing(first, np.array(taken), np.array(inside), circuits)
+    return Timing(np.array(taken), np.array(inside), circuits)
 
 
 def time_in_turns(
@@ -165,15 +164,12 @@ def time_in_turns(
         for name, (step, device) in steps.items():
             if not turns[name] or sum(turn.median for turn in turns[name]) < limit_s:
                 turns[name].append(time_step(step, device, 1, warm_up=False))
-    return {
-        name: Timing(
-            float("nan"),
-            np.concatenate([turn.seconds for turn in taken]),
-            np.concatenate([turn.inside for turn in taken]),
-            taken[0].circuits,
-        )
-        for name, taken in turns.items()
-    }
+    return {name: _together(taken) for name, taken in turns.items()}
+
+
+def _together(turns: Sequence[Timing]) -> Timing:
+    seconds, inside = (np.concatenate(part) for part in list(zip(*turns, strict=True))[:2])
+    return Timing(seconds, inside, turns[0].circuits)
 
 
 def _seconds(call: Callable) -> float:
@@ -202,7 +198,7 @@ class Scaling(NamedTuple):
     per_gate: float
     per_amplitude: float
 
-    def __call__(self, n_qubits, depth: int = 2):
+    def __call__(self, n_qubits: ArrayLike, depth: int = 2) -> np.ndarray | float:
         """Seconds, for one number of qubits or an array of them."""
         n = np.asarray(n_qubits)
         count = np.vectorize(lambda n: gates(int(n), depth))(n)

@@ -7,11 +7,13 @@ Matplotlib leaves out what is NaN or infinite, and nobody sees that a point is m
 `checks.NotFinite` says which is not. A NaN in a line is a gap, where the function is not defined.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hqnn_utils.checks import finite
@@ -21,7 +23,7 @@ BLACK, ORANGE, BLUE, GREEN, VERMILION, PURPLE, GREY = (
     "#888888",
 )
 
-MODELS = {  # colour, marker, dash: quantum full and blue, classical dashed
+MODELS: dict[str, dict] = {  # colour, marker, dash: quantum full and blue, classical dashed
     "quantum": dict(color=BLUE, marker="o", linestyle="-"),
     "sine": dict(color=ORANGE, marker="s", linestyle="--"),
     "sigmoid": dict(color=BLACK, marker="^", linestyle=":"),
@@ -54,7 +56,9 @@ def style() -> None:
     )
 
 
-def curves(x, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict[str, tuple] | None = None) -> Figure:
+def curves(
+    x: Sequence, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict[str, tuple] | None = None
+) -> Figure:
     """Functions of one variable as lines, measurements as points with error bars.
 
     Args:
@@ -63,13 +67,12 @@ def curves(x, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict
         xlabel, ylabel: with units.
         points: label → `(x, y)` or `(x, y, error)`, of at most seven labels, else a ValueError.
     """
-    points, colors = points or {}, (VERMILION, PURPLE, GREEN, ORANGE, BLUE, BLACK, GREY)
-    if len(points) > len(colors):
-        raise ValueError(f"more than {len(colors)} kinds of points cannot be told apart, got {', '.join(points)}")
+    points = points or {}
+    colors = _apart([VERMILION, PURPLE, GREEN, ORANGE, BLUE, BLACK, GREY], list(points), "kinds of points")
     figure, axes = plt.subplots()
     for label, y in lines.items():
         axes.plot(x, y, **(MODELS.get(label, {}) | {"marker": ""}), label=label)
-    for (label, (px, py, *error)), color in zip(points.items(), colors, strict=False):
+    for (label, (px, py, *error)), color in zip(points.items(), colors, strict=True):
         for values in (px, py, *error):
             finite(f"points of {label!r}", values)
         axes.errorbar(px, py, error[0] if error else None, fmt="o", capsize=3, color=color, label=label, zorder=3)
@@ -78,9 +81,52 @@ def curves(x, lines: dict[str, Sequence], xlabel: str, ylabel: str, points: dict
     return figure
 
 
-def _legend_above(axes) -> None:
+def _apart(looks: list, names: list[str], what: str) -> list:
+    """A look for each name; a ValueError if there are not enough."""
+    if len(names) > len(looks):
+        raise ValueError(f"more than {len(looks)} {what} cannot be told apart, got {', '.join(names)}")
+    return looks[: len(names)]
+
+
+def _legend_above(axes: Axes) -> None:
     """A legend that never covers data."""
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+
+def matrix(values: np.ndarray, xlabel: str, ylabel: str, label: str) -> Figure:
+    """The entries of a matrix as colours, red where positive and blue where negative, white at 0.
+
+    Args:
+        values: `(rows, columns)`, in [-1, 1].
+        xlabel, ylabel: what columns and rows are.
+        label: what an entry is.
+    """
+    finite("values", values, row=range(len(values)), column=range(np.shape(values)[1]))
+    figure, axes = plt.subplots(figsize=(4.2, 3.4))
+    picture = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(False)
+    figure.colorbar(picture, label=label)
+    return figure
+
+
+def scaling(times: pd.DataFrame, xlabel: str, ylabel: str, own: str) -> Figure:
+    """How the times of several systems grow, one line a system, on logarithmic axes.
+
+    Args:
+        times: a row a system, a column a size; a size that a system was not asked for is NaN, and a gap in its line.
+        xlabel, ylabel: what the sizes and the times are, with units.
+        own: the row that is drawn as a thick line.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 4.0))
+    for k, (system, row) in enumerate(times.sort_values(times.columns[0]).iterrows()):
+        look = dict(lw=3, color=BLUE) if system == own else dict(lw=1.2, ls=("--", "-.", ":")[k % 3])
+        axes.plot(row.index, row, marker="os^vDPX*"[k % 8], label=system, **look)
+    axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+    axes.set_xticks(times.columns, times.columns)
+    axes.minorticks_off()
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.15), fontsize=9)
+    return figure
 
 
 def angle_axis(figure: Figure) -> Figure:
@@ -140,10 +186,8 @@ def intervals(
         lines: label → (abscissa, values); the label of a measurement gives its colour, and stands once in the legend.
     """
     others = [label for label in found if label not in MODELS]
-    if len(others) > 4:
-        raise ValueError(f"more than 4 kinds of points cannot be told apart, got {', '.join(others)}")
-    free = zip(others, (BLUE, ORANGE, GREEN, VERMILION), "os^D", strict=False)
-    looks = MODELS | {label: dict(color=color, marker=marker) for label, color, marker in free}
+    free = [dict(color=color, marker=marker) for color, marker in zip((BLUE, ORANGE, GREEN, VERMILION), "os^D", strict=True)]
+    looks = MODELS | dict(zip(others, _apart(free, others, "kinds of points"), strict=True))
     figure, axes = plt.subplots()
     for label, (line, y) in (lines or {}).items():
         look = {"color": BLACK} | looks.get(label, {}) | {"marker": ""}
@@ -152,8 +196,10 @@ def intervals(
         value, low, high = finite(f"intervals of {label!r}", rows, place=x).T
         look = looks[label] | {"linestyle": "none"}
         aside = mpl.transforms.ScaledTranslation((number - (len(found) - 1) / 2) / 15, 0, figure.dpi_scale_trans)
-        bars = [np.maximum(value - low, 0), np.maximum(high - value, 0)]
-        axes.errorbar(x, value, bars, **look, capsize=3, elinewidth=1.5, label=label, transform=axes.transData + aside)
+        low, high = np.minimum(low, value), np.maximum(high, value)
+        axes.update_datalim(np.transpose([[*x, *x], [*low, *high]]))  # what is moved aside is not counted by itself
+        look |= dict(capsize=3, elinewidth=1.5, label=label, transform=axes.transData + aside)
+        axes.errorbar(x, value, [value - low, high - value], **look)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     _legend_above(axes)
     return figure
@@ -251,7 +297,7 @@ def image_grid(images: np.ndarray, labels: Sequence[str], columns: int = 6) -> F
     figure, grid = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.55 * rows), squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
-    for axes, (image, label) in zip(grid.flat, zip(images, labels, strict=True), strict=False):
+    for axes, image, label in zip(grid.flat[: len(images)], images, labels, strict=True):
         axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
         axes.text(0.5, -0.04, label, transform=axes.transAxes, ha="center", va="top", fontsize=8)
     return figure
@@ -274,7 +320,7 @@ def bloch_sphere(paths: dict[str, np.ndarray]) -> Figure:
     """Bloch vectors as arrows in the unit sphere; several in a row trace a path that ends in the arrow.
 
     Args:
-        paths: label → `(steps, 3)` or `(3,)` Bloch vectors (⟨X⟩, ⟨Y⟩, ⟨Z⟩).
+        paths: label → `(steps, 3)` or `(3,)` Bloch vectors (⟨X⟩, ⟨Y⟩, ⟨Z⟩), at most five, else a ValueError.
     """
     figure = plt.figure(figsize=(4.2, 4.2))
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
@@ -284,9 +330,9 @@ def bloch_sphere(paths: dict[str, np.ndarray]) -> Figure:
         axes.plot(*np.outer([-1, 1], axis).T, color=GREY, lw=0.8)
         for end, name in ((-1.25, low), (1.25, high)):
             axes.text(*(end * axis), name, ha="center", va="center", fontsize=9)
-    for k, (label, path) in enumerate(paths.items()):
+    colors = _apart([BLUE, VERMILION, GREEN, PURPLE, ORANGE], list(paths), "paths")
+    for (label, path), color in zip(paths.items(), colors, strict=True):
         path = np.atleast_2d(path)
-        color = [BLUE, VERMILION, GREEN, PURPLE, ORANGE][k % 5]
         axes.plot(*path.T, color=color, lw=1.5, ls="--")
         axes.quiver(0, 0, 0, *path[-1], color=color, lw=2, arrow_length_ratio=0.12, label=label)
     axes.set_box_aspect((1, 1, 1), zoom=1.25)
@@ -334,19 +380,20 @@ def forest(
     return figure
 
 
-def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: str) -> Figure:
+def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: str, hollow: Collection[str] = ()) -> Figure:
     """One row a device, on a logarithmic axis: median and range of what was measured, and what was published a cross.
 
     Args:
-        measured: row → (median, least, greatest); emulations have the word in their name, and are drawn hollow.
+        measured: row → (median, least, greatest).
         published: row → published value; rows without a measurement come last.
         xlabel: with units.
+        hollow: rows that are drawn so, e.g. because they are emulated.
     """
     rows = [*measured, *(name for name in published if name not in measured)]
     figure, axes = plt.subplots(figsize=(6.0, 0.9 + 0.32 * len(rows)))
     for name, times in measured.items():
         median, low, high = finite(f"times of {name!r}", times)
-        fill = "white" if "emulated" in name else BLUE
+        fill = "white" if name in hollow else BLUE
         bar = [[median - low], [high - median]]
         axes.errorbar(median, rows.index(name), xerr=bar, fmt="o", color=BLUE, mfc=fill, capsize=3)
     shown = [rows.index(name) for name in published]

@@ -21,6 +21,7 @@ import tokenize
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from hqnn_utils.errors import ChapterError
 from hqnn_utils.files import read_notebook
@@ -56,7 +57,7 @@ class Parameter:
     default: object
     help: str  # the comment: meaning, unit, allowed values
 
-    def parse(self, text: str):
+    def parse(self, text: str) -> object:
         """The value that a command line means by `text`, checked.
 
         Raises:
@@ -76,7 +77,7 @@ class Parameter:
             raise self._refusal(text, f"expected {self.type}") from None
         return self.check(value)
 
-    def check(self, value):
+    def check(self, value: object) -> object:
         """`value`, if it has this parameter's type and is allowed.
 
         Raises:
@@ -113,7 +114,7 @@ class Parameter:
             raise ParameterError(f"parameter {self.name} has {found} in no allowed values: expected {LINE}")
         return self
 
-    def _allows(self, item) -> bool:
+    def _allows(self, item: Any) -> bool:
         match _allowed(self.help):
             case [patterns]:
                 return any(fnmatchcase(str(item), pattern) for pattern in patterns)
@@ -121,7 +122,7 @@ class Parameter:
                 return (item >= low if left == "[" else item > low) and (item <= high if right == "]" else item < high)
         return True
 
-    def _refusal(self, value, why: str) -> ParameterError:
+    def _refusal(self, value: object, why: str) -> ParameterError:
         return ParameterError(f"parameter {self.name} = {_shown(value)} refused: {why} ({self.help})")
 
 
@@ -137,7 +138,7 @@ def _allowed(comment: str) -> tuple:
     return ([choice.strip() for choice in choices[1].split(",")],) if choices else ()
 
 
-def _is(value, wanted: type) -> bool:
+def _is(value: object, wanted: type) -> bool:
     if isinstance(value, bool):  # a bool is an int to Python, not to a reader
         return wanted is bool
     if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
@@ -159,7 +160,7 @@ def _hint(wrong: list, wanted: type) -> str:
     return f"; this is a text, for YAML too: write {written if wanted is float else int(number)}"
 
 
-def _shown(value) -> str:
+def _shown(value: object) -> str:
     try:
         return _short(repr(value))
     except ValueError:  # Python writes no integer of that many digits
@@ -202,7 +203,7 @@ def _lines(source: str) -> list[tuple[ast.stmt, str]]:
     return [(line, comments.get(line.end_lineno, "")) for line in ast.parse(code).body]
 
 
-def _default(name: str, written: ast.expr | None):
+def _default(name: str, written: ast.expr | None) -> object:
     try:
         return _value(written)
     except (ValueError, ArithmeticError, TypeError) as error:
@@ -211,7 +212,7 @@ def _default(name: str, written: ast.expr | None):
         raise ParameterError(f"the value of parameter {name} cannot be read from {shown}: {why}") from None
 
 
-def _value(written: ast.expr | None):
+def _value(written: ast.expr | None) -> object:
     """The value of a literal, or of arithmetic with numbers and mathematical constants; nothing is run."""
     match written:
         case ast.Constant(value):
@@ -245,7 +246,7 @@ def of(path: Path) -> dict[str, Parameter]:
     return declared | {name: replace(declared[name], default=value) for name, value in injected(path, declared).items()}
 
 
-def injected(path: Path, declared: dict[str, Parameter]) -> dict:
+def injected(path: Path, declared: dict[str, Parameter]) -> dict[str, object]:
     """The values that papermill wrote into a notebook when it was run, by name; none in a chapter."""
     values = {name: _default(name, value) for name, value in _assigned(_tagged(path, "injected-parameters")).items()}
     return {name: value for name, value in values.items() if _known(name, declared)}
@@ -277,7 +278,7 @@ def _known(name: str, declared: dict[str, Parameter]) -> bool:
     return name in declared
 
 
-def validated(declared: dict[str, Parameter], given: dict[str, str]) -> dict:
+def validated(declared: dict[str, Parameter], given: dict[str, str]) -> dict[str, object]:
     """The values of parameters given as text, all of them checked, and so are the defaults of the others.
 
     Raises:

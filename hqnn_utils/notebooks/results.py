@@ -23,6 +23,7 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from platform import python_version
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from hqnn_utils import files
@@ -33,6 +34,9 @@ RECORDED = ("hqnn-utils", "pennylane", "torch", "numpy")
 RUN, FOUND = "application/vnd.hqnn.run+json", "application/vnd.hqnn.results+json"
 HIDDEN = {"mime_prefix": "application/papermill.record/"}
 """What makes MyST-NB leave an output out of the page, as scrapbook defined it."""
+
+
+T = TypeVar("T")
 
 
 class _Run:
@@ -99,7 +103,7 @@ def glue(name: str, value: float | int | str, unit: str = "", tolerance: float =
 
 
 def record(
-    facts,
+    facts: object,
     name: str = "",
     unit: str | Mapping[str, str] = "",
     tolerance: float | Mapping[str, float] = 0.0,
@@ -126,7 +130,7 @@ def record(
         glue(full, value, _fitting(unit, full, ""), _fitting(tolerance, full, 0.0))
 
 
-def _results(facts, name: str) -> Iterator[tuple[str, object]]:
+def _results(facts: Any, name: str) -> Iterator[tuple[str, object]]:
     if hasattr(facts, "iterrows"):  # not by its class: pandas takes a while to import
         facts = {row: dict(cells) for row, cells in facts.iterrows()}
     elif hasattr(facts, "_asdict"):
@@ -138,13 +142,13 @@ def _results(facts, name: str) -> Iterator[tuple[str, object]]:
         yield from _results(value, "_".join(str(part) for part in (name, key) if part != ""))
 
 
-def _fitting(given, name: str, otherwise):
+def _fitting(given: T | Mapping[str, T], name: str, otherwise: T) -> T:
     if not isinstance(given, Mapping):
         return given
     return next((value for pattern, value in given.items() if fnmatchcase(name, pattern)), otherwise)
 
 
-def _cell_ended(result) -> None:
+def _cell_ended(result: object) -> None:
     from IPython import get_ipython
 
     get_ipython().events.unregister("post_run_cell", _cell_ended)
@@ -157,7 +161,7 @@ def _cell_ended(result) -> None:
     _show({FOUND: {"run": _Run.name, "results": listed}, "text/html": table, "text/plain": text})
 
 
-def _plain(value) -> str:
+def _plain(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -255,7 +259,7 @@ def filled(text: str, of_chapter: Callable[[str], dict[str, Result]]) -> str:
     def quote(mark: re.Match) -> str:
         result = of_chapter(mark["chapter"] or "").get(mark["name"])
         comment = mark[0][len(mark["value"]) :]
-        return (_written(result.value, mark["format"] or "") if result else "—") + comment
+        return (written(result.value, mark["format"] or "") if result else "—") + comment
 
     try:
         return QUOTED.sub(quote, text)
@@ -263,7 +267,7 @@ def filled(text: str, of_chapter: Callable[[str], dict[str, Result]]) -> str:
         raise ChapterError(f"a number is quoted with a format that does not fit it: {error}") from None
 
 
-def _written(value, format_: str) -> str:
+def written(value: object, format_: str) -> str:
     """A value as a sentence has it: with a real minus sign, and powers of ten instead of an `e`."""
     text = f"{value:{format_}}"
     if isinstance(value, str):

@@ -14,13 +14,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import click
 import psutil
 
 from hqnn_utils import files
+from hqnn_utils.files import read_notebook
 from hqnn_utils.notebooks import parameters, results
 from hqnn_utils.notebooks.parameters import ChapterError
 
@@ -53,6 +56,27 @@ def find(chapter: str) -> Path:
     near = difflib.get_close_matches(Path(chapter).stem, known)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the book has {', '.join(known)}"
     raise ChapterError(f"unknown chapter {chapter!r}: {hint}")
+
+
+def title(path: Path) -> str:
+    """The heading of a notebook."""
+    text = "\n".join(cell["source"] for cell in read_notebook(path)["cells"] if cell["cell_type"] == "markdown")
+    heading = re.search(r"^# (.+)$", text, re.MULTILINE)
+    return heading[1] if heading else path.stem
+
+
+def copy(folder: Path) -> list[Path]:
+    """Write all chapters into a folder, each under its part, to work on them; returns where they are.
+
+    Raises:
+        ChapterError: one of them is there already; nothing is written.
+    """
+    places = {path: folder / path.relative_to(BOOK) for path in chapters().values()}
+    if there := [place for place in places.values() if os.path.lexists(place)]:
+        raise ChapterError(f"cannot copy to {folder}: {there[0]} is there already; choose another folder")
+    for path, place in places.items():
+        files.write(place, path.read_bytes())
+    return list(places.values())
 
 
 def run(
@@ -90,37 +114,26 @@ def run(
         output = Path(re.sub(r"\{(\w+)\}", lambda match: str(in_force.get(match[1], match[0])), str(output)))
     output = _place(output, overwrite, path, values)
     notebook = _prepared(path, parameters.injected(path, declared) | values)
-    clock = time.perf_counter()
-
-    def record(**more) -> str:
-        """The notebook as it is now, as text, with what the runner knows; the chapter has recorded the rest itself."""
-        facts = {
-            "run": results.run_in(notebook).get("run"),
-            "chapter": name,
-            "parameters": in_force,
-            "wall_time_s": round(time.perf_counter() - clock, 1),
-            "cores": os.cpu_count(),
-        }
-        return _text(notebook, facts | more)
-
+    text = partial(_text, notebook, name, in_force, time.perf_counter())
     try:
         _execute(notebook)
     except BaseException as error:  # whoever interrupts a run may want to look into it, too
         left = "Nothing was written; --keep-failed keeps what ran."
         if keep_failed:
             beside = default if _is_stream(output) else output
-            kept = _write(record(failed=_cause(error)), beside.with_name(f"{beside.stem}.failed.ipynb"))
-            left = f"What ran is kept in {kept}."
-        if not isinstance(error, Exception):
-            error.add_note(left)
-            raise
-        raise RunError(f"{_told(path.stem, error)}\n{left}") from error
+            left = (
+                f"What ran is kept in {_write(text(failed=_cause(error)), beside.with_name(f'{beside.stem}.failed.ipynb'))}."
+            )
+        if isinstance(error, Exception):
+            raise RunError(f"{_told(path.stem, error)}\n{left}") from error
+        error.add_note(left)
+        raise
     try:
         results.put_numbers(notebook)
     except ChapterError as error:  # a sentence is no reason to lose a run
-        written = _write(record(), output, overwrite)
+        written = _write(text(), output, overwrite)
         raise RunError(f"{error}\nThe run itself is whole and written: {written}; sentences have other numbers.") from None
-    return _write(record(), output, overwrite)
+    return _write(text(), output, overwrite)
 
 
 def _is_kept(path: Path) -> bool:
@@ -171,7 +184,7 @@ def _place(output: Path, overwrite: bool, chapter: Path, values: dict) -> Path:
     return output
 
 
-def _prepared(path: Path, values: dict):
+def _prepared(path: Path, values: dict) -> Any:
     """The notebook as it will be executed, for this Python's kernel, with papermill's cell for the values if there are any."""
     from papermill.iorw import load_notebook_node  # here, because a refused parameter must not wait for them
     from papermill.parameterize import parameterize_notebook
@@ -183,7 +196,7 @@ def _prepared(path: Path, values: dict):
     return parameterize_notebook(notebook, values) if values else notebook
 
 
-def _execute(notebook) -> None:
+def _execute(notebook: Any) -> None:
     """Run all cells in a fresh kernel of this Python; outputs appear in `notebook`, also those of a run that fails."""
     # Not `papermill.execute_notebook`, whose copy of the notebook is lost with a dead kernel.
     from ipykernel.kernelspec import get_kernel_dict
@@ -193,11 +206,15 @@ def _execute(notebook) -> None:
     from papermill.execute import raise_for_execution_errors, remove_error_markers
     from traitlets.config import Config
 
+    from hqnn_utils.notebooks import kernels
+
     class Kernel(AsyncKernelManager):
         """A kernel of this Python, whatever else is called `python3` on this machine."""
 
         kernel_spec = KernelSpec(resource_dir="", **get_kernel_dict())
 
+    if next(_runs):  # one kernel alone is as fast without
+        kernels.start()
     if os.environ.get("HQNN_DATA"):
         os.environ["HQNN_DATA"] = str(files.root().resolve())  # the kernel may run in another folder
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # what ends a run is said by the error
@@ -212,6 +229,10 @@ def _execute(notebook) -> None:
             config=Config({"KernelManager": connection}),
         )
         raise_for_execution_errors(notebook, None)
+
+
+_runs = count()
+"""Of this process."""
 
 
 @contextmanager
@@ -236,8 +257,11 @@ def _sockets() -> Iterator[dict]:
         yield {"transport": transport, "connection_file": f"{folder}/kernel.json"}
 
 
-def _text(notebook, record: dict) -> str:
-    """A notebook as it is kept: with a record, and without papermill's paths and clocks and what only moved."""
+def _text(notebook: Any, chapter: str, in_force: dict, started: float, **more: object) -> str:
+    """A notebook as it is kept: without papermill's paths and clocks and what only moved, and with what the runner knows.
+
+    The chapter has recorded the rest itself.
+    """
     import nbformat
 
     notebook.metadata.pop("papermill", None)
@@ -245,7 +269,13 @@ def _text(notebook, record: dict) -> str:
         cell.metadata.pop("papermill", None)
         if "outputs" in cell:  # progress bars, shown while they moved
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" or "\r" not in o.text]
-    notebook.metadata["hqnn"] = record
+    notebook.metadata["hqnn"] = {
+        "run": results.run_in(notebook).get("run"),
+        "chapter": chapter,
+        "parameters": in_force,
+        "wall_time_s": round(time.perf_counter() - started, 1),
+        "cores": os.cpu_count(),
+    } | more
     return nbformat.writes(notebook) + "\n"  # as nbformat.write does
 
 

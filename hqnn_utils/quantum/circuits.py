@@ -4,8 +4,14 @@ A *circuit* here only applies gates. What is measured is said where a `QNode` is
 expectation values, shots, states and drawings alike. All angles are in radians.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import pennylane as qml
-import torch
+from pennylane.devices import Device
+from pennylane.measurements import ExpectationMP
+from pennylane.typing import TensorLike
+from torch import Tensor
 
 from hqnn_utils.quantum.inputs import require_shots, require_sizes
 
@@ -13,7 +19,7 @@ ENTANGLERS = ("none", "linear", "ring", "all")
 """Patterns of CNOTs between the rotations of a layered circuit. `all` has the most gates, and undoes `linear`."""
 
 
-def h_ry(theta, wire: int = 0) -> None:
+def h_ry(theta: TensorLike, wire: int = 0) -> None:
     """The slides' one-qubit circuit: H, then R_Y(theta).
 
     Args:
@@ -44,7 +50,7 @@ def separable() -> None:
     qml.Hadamard(1)
 
 
-def chsh(a, b, prepare=bell) -> None:
+def chsh(a: TensorLike, b: TensorLike, prepare: Callable[[], None] = bell) -> None:
     """A two-qubit state, each qubit turned so that measuring Z reads cos(angle) Z + sin(angle) X of that state.
 
     Args:
@@ -58,7 +64,7 @@ def chsh(a, b, prepare=bell) -> None:
     qml.RY(-b, 1)
 
 
-def controlled_rotation(theta) -> None:
+def controlled_rotation(theta: TensorLike) -> None:
     """A controlled R_Y(theta) between fixed gates, chosen so that both frequencies 1/2 and 1 appear in ⟨Z⊗Z⟩.
 
     The generator of a controlled rotation has the eigenvalues -1/2, 0, 1/2, hence two distinct positive differences,
@@ -89,7 +95,7 @@ def cnot_pairs(n_qubits: int, entangler: str) -> list[tuple[int, int]]:
     return {"none": [], "linear": linear, "ring": ring, "all": every}[entangler]
 
 
-def layered(x, theta, entangler: str = "ring") -> None:
+def layered(x: TensorLike, theta: TensorLike, entangler: str = "ring") -> None:
     """The layered circuit of the hybrid networks: H, R_Y(x_i), then layers of [entangler, R_Y(theta_li)].
 
     Args:
@@ -110,7 +116,7 @@ def layered(x, theta, entangler: str = "ring") -> None:
             qml.RY(layer[i], i)
 
 
-def reuploading(x, scale, theta, entangler: str = "ring") -> None:
+def reuploading(x: TensorLike, scale: TensorLike, theta: TensorLike, entangler: str = "ring") -> None:
     """A circuit that takes the data in again and again: H, then layers of [R_Z(scale_li x_i), R_Y(theta_li), entangler].
 
     R_Z and R_Y do not commute, so also without an entangler the layers do not merge into one.
@@ -133,12 +139,20 @@ def reuploading(x, scale, theta, entangler: str = "ring") -> None:
             qml.CNOT(pair)
 
 
-def expval_z(n_qubits: int) -> list:
+def expval_z(n_qubits: int) -> list[ExpectationMP]:
     """⟨Z_i⟩ of each of `n_qubits` qubits: what a layered circuit hands to the next classical layer, each in [-1, 1]."""
     return [qml.expval(qml.Z(i)) for i in range(n_qubits)]
 
 
-def qnode(circuit, measure, n_qubits: int, device="default.qubit", shots: int = 0, seed: int | None = None, **options):
+def qnode(
+    circuit: Callable[..., None],
+    measure: Callable[[], Any],
+    n_qubits: int,
+    device: str | Device = "default.qubit",
+    shots: int = 0,
+    seed: int | None = None,
+    **options: Any,
+) -> qml.QNode:
     """A `QNode` that runs `circuit(*args)` from |0…0⟩ and returns `measure()`.
 
     Args:
@@ -156,7 +170,7 @@ def qnode(circuit, measure, n_qubits: int, device="default.qubit", shots: int = 
     require_sizes(n_qubits)
     require_shots(shots, seed)
 
-    def run(*args, **kwargs):
+    def run(*args: Any, **kwargs: Any) -> Any:
         circuit(*args, **kwargs)
         return measure()
 
@@ -168,6 +182,6 @@ def qnode(circuit, measure, n_qubits: int, device="default.qubit", shots: int = 
     return qml.set_shots(node, shots) if shots else node
 
 
-def state(circuit, n_qubits: int, *args, **kwargs) -> torch.Tensor:
+def prepared_state(circuit: Callable[..., None], n_qubits: int, *args: Any, **kwargs: Any) -> Tensor:
     """The state vector that `circuit(*args)` prepares from |0…0⟩: complex, shape `(2**n_qubits,)`, qubit 0 leftmost."""
     return qnode(circuit, qml.state, n_qubits)(*args, **kwargs)

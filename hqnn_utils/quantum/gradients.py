@@ -7,17 +7,20 @@ Derived in book/foundations/parameter_shift. Sources: Schuld et al. 2019; Wieric
 
 from collections.abc import Callable, Sequence
 from math import pi
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor, nn
 
 from hqnn_utils.quantum.inputs import ANGLES, one_dtype
 
 
-def shift_rule(frequencies: Sequence[float] = (1.0,), shifts: Sequence[float] | None = None):
+def shift_rule(
+    frequencies: Sequence[float] = (1.0,), shifts: Sequence[float] | None = None
+) -> tuple[Float[ndarray, " rules"], Float[ndarray, " rules"]]:
     """Coefficients c_k and shifts s_k with f′(θ) = Σ_k c_k [f(θ + s_k) - f(θ - s_k)].
 
     Args:
@@ -51,7 +54,10 @@ def shift_rule(frequencies: Sequence[float] = (1.0,), shifts: Sequence[float] | 
 
 @one_dtype
 def parameter_shift(
-    f: Callable[[Tensor], Tensor], theta: Float[Tensor, "*shape"], frequencies=(1.0,), shifts=None
+    f: Callable[[Tensor], Tensor],
+    theta: Float[Tensor, "*shape"],
+    frequencies: Sequence[float] = (1.0,),
+    shifts: Sequence[float] | None = None,
 ) -> Float[Tensor, "*shape"]:
     """Derivative of an elementwise `f` at each element of `theta`, from 2R shifted evaluations in one call of `f`.
 
@@ -131,19 +137,19 @@ class ShiftRule(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(f, angles):
+    def forward(f: Callable[[Tensor], Tensor], angles: Tensor) -> Tensor:
         if not angles.is_floating_point():
             raise TypeError(f"{ANGLES}, got {angles.dtype}: convert them, e.g. by `.float()`")
         with torch.no_grad():
             return f(angles.detach()).to(angles.dtype)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.f, angles = inputs
         ctx.save_for_backward(angles)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (angles,) = ctx.saved_tensors
         n_angles = angles.shape[-1]
         shifts = pi / 2 * torch.eye(n_angles, dtype=angles.dtype, device=angles.device)
@@ -152,5 +158,5 @@ class ShiftRule(torch.autograd.Function):
         return None, ((plus - minus) / 2 * grad).sum(dim=-1).movedim(0, -1)
 
     @staticmethod
-    def vmap(info, in_dims, f, angles):
+    def vmap(info: Any, in_dims: tuple[int | None, ...], f: Callable[[Tensor], Tensor], angles: Tensor) -> tuple[Tensor, int]:
         return ShiftRule.apply(f, angles.movedim(in_dims[1], 0)), 0

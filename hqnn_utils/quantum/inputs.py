@@ -1,13 +1,17 @@
-"""What may go into a circuit: real numbers of one precision, finite where they are measured, and sizes that are whole."""
+"""What may go into a circuit: real numbers of one precision, and sizes that are whole."""
 
 import inspect
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import reduce, wraps
 from numbers import Integral
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
 
 PRECISIONS = torch.float32, torch.float64
 """In which everything is computed."""
@@ -18,7 +22,7 @@ REAL = {value: key for key, value in COMPLEX.items()}
 ANGLES = "angles must be real floating-point numbers"
 
 
-def one_dtype(function):
+def one_dtype(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """A function of tensors under the one rule for dtypes, that of every engine and layer.
 
     All tensors must be real floating-point numbers, but the first may be complex where it is called `psi`. They are promoted
@@ -29,36 +33,12 @@ def one_dtype(function):
         TypeError: integers, bools, and complex angles, which torch would turn into other numbers without a word.
     """
     of_states = next(iter(inspect.signature(function).parameters)) == "psi"
-    what = "states must be of floating-point or complex numbers and angles of real ones" if of_states else ANGLES
 
     @wraps(function)
-    def promoted(*args, **options):
-        tensors = [value for value in (*args, *options.values()) if isinstance(value, Tensor)]
-        if not tensors:
-            raise TypeError(f"{what} in tensors of torch, got {', '.join(type(value).__name__ for value in args)}")
-        dtypes = [tensor.dtype for tensor in tensors]
-        if of_states:
-            dtypes[0] = REAL.get(dtypes[0], dtypes[0])
-        kind = tensors[0].device.type
-        autocast, tracing = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind), torch.jit.is_tracing()
-        for dtype in dtypes:
-            if not dtype.is_floating_point:
-                raise TypeError(f"{what}, got {dtype}: convert them, e.g. by `.float()`")
-        precision = reduce(torch.promote_types, dtypes)
-        real = torch.promote_types(precision, torch.float32)
-
-        def wide(value):
-            return value.to(COMPLEX[real] if value.is_complex() else real) if isinstance(value, Tensor) else value
-
-        with torch.autocast(kind, enabled=False) if autocast else nullcontext(), _untold() if tracing else nullcontext():
-            result = function(*map(wide, args), **{name: wide(value) for name, value in options.items()})
-        return result.to(COMPLEX.get(precision, torch.complex64) if result.is_complex() else precision)
-
-    @wraps(function)
-    def at_once(*args, **options):
+    def at_once(*args: P.args, **options: P.kwargs) -> Tensor:
         """What nearly always is: all tensors have one of the two dtypes already, which takes a microsecond to see."""
         if options or torch._C._is_any_autocast_enabled() or torch.jit.is_tracing():
-            return promoted(*args, **options)
+            return _promoted(function, of_states, args, options)
         seen = None
         for value in args:
             if isinstance(value, Tensor):
@@ -66,21 +46,49 @@ def one_dtype(function):
                 if seen is None:
                     seen = REAL.get(dtype, dtype) if of_states else dtype
                 elif dtype is not seen:
-                    return promoted(*args)
-        return function(*args) if seen in PRECISIONS else promoted(*args)
+                    return _promoted(function, of_states, args, options)
+        return function(*args) if seen in PRECISIONS else _promoted(function, of_states, args, options)
 
     return at_once
 
 
+def _promoted(function: Callable[..., Tensor], of_states: bool, args: tuple, options: dict[str, Any]) -> Tensor:
+    """The function of tensors of any precision, by the rule of `one_dtype`."""
+    what = "states must be of floating-point or complex numbers and angles of real ones" if of_states else ANGLES
+    tensors = [value for value in (*args, *options.values()) if isinstance(value, Tensor)]
+    if not tensors:
+        raise TypeError(f"{what} in tensors of torch, got {', '.join(type(value).__name__ for value in args)}")
+    dtypes = [tensor.dtype for tensor in tensors]
+    if of_states:
+        dtypes[0] = REAL.get(dtypes[0], dtypes[0])
+    for dtype in dtypes:
+        if not dtype.is_floating_point:
+            raise TypeError(f"{what}, got {dtype}: convert them, e.g. by `.float()`")
+    precision = reduce(torch.promote_types, dtypes)
+    real = torch.promote_types(precision, torch.float32)
+    kind = tensors[0].device.type
+    autocast = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
+
+    def wide(value: Any) -> Any:
+        return value.to(COMPLEX[real] if value.is_complex() else real) if isinstance(value, Tensor) else value
+
+    with (
+        torch.autocast(kind, enabled=False) if autocast else nullcontext(),
+        _untold() if torch.jit.is_tracing() else nullcontext(),
+    ):
+        result = function(*map(wide, args), **{name: wide(value) for name, value in options.items()})
+    return result.to(COMPLEX.get(precision, torch.complex64) if result.is_complex() else precision)
+
+
 @contextmanager
-def _untold():
+def _untold() -> Iterator[None]:
     """No word of a trace about widths and depths, which it takes as constants: they are those of the weights."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         yield
 
 
-def is_count(value, least: int) -> bool:
+def is_count(value: object, least: int) -> bool:
     """Whether a value is a whole number of at least `least`; True and 2.0 are none."""
     return isinstance(value, Integral) and not isinstance(value, bool) and bool(value >= least)
 
@@ -107,23 +115,6 @@ def require_shots(shots: int, seed: int | None = None) -> None:
         raise ValueError(f"shots must be 0 (exact) or positive, got {shots!r}: give a whole number of measurements")
     if seed is not None and not (is_count(seed, 0) and seed < 2**63):
         raise ValueError(f"a seed must be a whole number from 0 to 2**63 - 1, or None for a fresh one, got {seed!r}")
-
-
-def require_finite(x: Tensor, theta: Tensor) -> None:
-    """Refuse angles that cannot be measured: of NaN, samplers and devices make numbers.
-
-    Args:
-        x: data, `(*batch, n)`. theta: weights, `(*batch, depth, n)`, where all rows have the same.
-
-    Raises:
-        ValueError: an angle that is NaN or infinite; the message says where.
-    """
-    for name, angles, axes in (("x", x, x.ndim), ("theta", theta, 2)):
-        finite = angles.isfinite()
-        if not finite.all():
-            place = (~finite).nonzero()[0].tolist()
-            value = angles[tuple(place)].item()
-            raise ValueError(f"the angle {name}{place[-axes:]} is {value}, of which there is no expectation value")
 
 
 def require_eager() -> None:

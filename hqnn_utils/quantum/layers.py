@@ -14,21 +14,27 @@ shift rule computes, it raises a `ValueError` that says where.
 
 Every layer can be copied, pickled, saved whole and sent to other processes. A deep copy has a device of its own, if that was
 given by name, and starts its random outcomes anew. `torch.export` and `torch.jit.trace` take what torch itself computes.
+`torch.compile` takes it too, as one graph; but a call of compiled code has a price of its own, which in networks as small as
+the book's is more than it saves (benchmarks/compiled.py).
 """
 
 import pickle
 from functools import partial
+from math import pi
+from typing import Any
 
 import numpy as np
+import pennylane as qml
 import torch
 from jaxtyping import Float
 from pennylane.devices import Device
 from torch import Tensor, nn
 
+from hqnn_utils.checks import finite
 from hqnn_utils.quantum import statevector
 from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, layered, qnode
 from hqnn_utils.quantum.gradients import ShiftRule
-from hqnn_utils.quantum.inputs import one_dtype, require_eager, require_finite, require_shots, require_sizes
+from hqnn_utils.quantum.inputs import one_dtype, require_eager, require_shots, require_sizes
 
 # Engines: functions of data `(*batch, n)`, weights `(depth, n)` and an entangler, to ⟨Z⟩ of every qubit, `(*batch, n)`.
 
@@ -63,14 +69,24 @@ class Opaque:
         """⟨Z⟩ with a gradient."""
         depth, n = theta.shape
 
-        def values(angles):
-            data, weights = angles.unflatten(-1, (1 + depth, n)).tensor_split([1], dim=-2)
-            require_finite(data.squeeze(-2), weights)
-            rows = data.reshape(-1, n), weights.reshape(angles[..., 0].numel(), depth, n)
-            return self.rows(*rows, entangler).reshape(*angles.shape[:-1], n)
+        def values(angles: Tensor) -> Tensor:
+            data, weights = _finite_rows(angles, depth, n).tensor_split([1], dim=1)
+            return self.rows(data.squeeze(1), weights, entangler).reshape(*angles.shape[:-1], n)
 
-        # Every angle of every row is its own: expand adds up the gradients of the shared weights.
-        return ShiftRule.apply(values, torch.cat([x, theta.flatten().expand(*x.shape[:-1], -1)], dim=-1))
+        return ShiftRule.apply(values, _angles(x, theta))
+
+
+def _angles(x: Tensor, theta: Tensor) -> Tensor:
+    """Every angle of every row is its own, `(*batch, (1 + depth) * n)`: expand adds up the gradients of shared weights."""
+    return torch.cat([x, theta.flatten().expand(*x.shape[:-1], -1)], dim=-1)
+
+
+def _finite_rows(angles: Tensor, depth: int, n: int) -> Tensor:
+    """The angles as `(rows, 1 + depth, n)`, the data first. Of NaN, samplers and devices would make numbers."""
+    rows = angles.reshape(-1, (1 + depth) * n)
+    names = [f"x[{i}]" for i in range(n)] + [f"theta[{layer}, {i}]" for layer in range(depth) for i in range(n)]
+    finite("angles", rows, row=range(len(rows)), angle=names)
+    return rows.unflatten(-1, (1 + depth, n))
 
 
 class Sampled(Opaque):
@@ -95,7 +111,7 @@ class Sampled(Opaque):
             psi = torch.vmap(lambda x, theta: statevector.state(x, theta, entangler))(x, theta)
         return statevector.measured_z(psi, self.shots, self.generator(x.device))
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"generators": {}}
 
 
@@ -114,7 +130,7 @@ class OnDevice(Opaque):
         if self.diff_method == "parameter-shift":
             return super().differentiable(x, theta, entangler)
         if self.diff_method != "backprop":
-            require_finite(x, theta)
+            _finite_rows(_angles(x, theta), *theta.shape)
         values = self.node(x.reshape(-1, x.shape[-1]), theta, entangler)  # a device broadcasts over one axis
         return torch.stack(values, dim=-1).to(x.dtype).reshape(x.shape)
 
@@ -124,10 +140,10 @@ class OnDevice(Opaque):
         values = self.node(data, np.moveaxis(weights, 0, -1), entangler)  # rows last, where gates broadcast
         return torch.from_numpy(np.stack(values, axis=-1).reshape(data.shape)).to(x)
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict) -> "OnDevice":
         return OnDevice(*self.given)  # a device that is no name is shared: not every one can be copied
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["OnDevice"], tuple]:
         try:
             pickle.dumps(self.given)
         except Exception as error:  # whatever a plugin holds
@@ -137,7 +153,9 @@ class OnDevice(Opaque):
         return OnDevice, self.given
 
 
-def engine_for(simulator: str | Device, diff_method: str | None, n_qubits: int, shots: int, seed: int | None):
+def engine_for(
+    simulator: str | Device, diff_method: str | None, n_qubits: int, shots: int, seed: int | None
+) -> tuple[Exact | Opaque, str]:
     """The engine for the arguments of a layer, and how it is differentiated.
 
     Raises:
@@ -166,7 +184,7 @@ class _Circuit(nn.Module):
         self.engine, self.diff_method = engine_for(simulator, diff_method, n_qubits, shots, seed)
 
     @property
-    def node(self):
+    def node(self) -> qml.QNode | None:
         """PennyLane's QNode, or `None` where our own engine computes."""
         return self.engine.node
 
@@ -197,11 +215,7 @@ class QuantumActivation(_Circuit):
     """
 
     def __init__(
-        self,
-        simulator: str | Device = "statevector",
-        diff_method: str | None = None,
-        shots: int = 0,
-        seed: int | None = None,
+        self, simulator: str | Device = "statevector", diff_method: str | None = None, shots: int = 0, seed: int | None = None
     ):
         super().__init__(1, simulator, diff_method, shots, seed)
 
@@ -221,6 +235,13 @@ def _require_width(x: Tensor, n_qubits: int) -> None:
         raise ValueError(f"this layer takes {n_qubits} angles a row, got an input of shape {tuple(x.shape)}")
 
 
+STARTS = {
+    "near zero": lambda *shape: 0.01 * torch.randn(shape),
+    "uniform": lambda *shape: pi * (2 * torch.rand(shape) - 1),
+}
+"""Where trainable angles may start: normal with a standard deviation of 0.01, as in Mari et al. 2020, or all over [-π, π)."""
+
+
 class QuantumLayer(_Circuit):
     """The layered circuit as a layer: angles of n qubits in, ⟨Z_i⟩ of n qubits out.
 
@@ -231,17 +252,18 @@ class QuantumLayer(_Circuit):
         depth: number of quantum layers, at least 0.
         entangler: one of `circuits.ENTANGLERS`; `"none"` makes the separable twin.
         simulator, diff_method, shots, seed: as for `QuantumActivation`.
+        start: of the angles, drawn by torch's generator; one of `STARTS`.
 
     Attributes:
-        theta: the only parameter, `(depth, n_qubits)`, in radians; starts near zero, normal with a standard deviation of 0.01,
-            as in Mari et al. 2020.
+        theta: the only parameter, `(depth, n_qubits)`, in radians.
 
     Shape: `(*, n_qubits)` → `(*, n_qubits)`; input angles in radians, output in [-1, 1], of the wider dtype of input and
     weights (see above).
 
     Raises:
         TypeError, RuntimeError: as for `QuantumActivation`.
-        ValueError: as for `QuantumActivation`; an unknown entangler; a size that is no size; an input of another width.
+        ValueError: as for `QuantumActivation`; an unknown entangler or start; a size that is no size; an input of another
+            width.
 
     Derived in book/foundations/simulation. Source: Mari et al. 2020, the dressed quantum circuit.
     """
@@ -255,12 +277,16 @@ class QuantumLayer(_Circuit):
         diff_method: str | None = None,
         shots: int = 0,
         seed: int | None = None,
+        *,
+        start: str = "near zero",
     ):
         require_sizes(n_qubits, depth)
         cnot_pairs(n_qubits, entangler)  # refuses an unknown entangler now and not at the first batch
+        if start not in STARTS:
+            raise ValueError(f"unknown start of the angles {start!r}: choose one of {', '.join(STARTS)}")
         super().__init__(n_qubits, simulator, diff_method, shots, seed)
         self.n_qubits, self.depth, self.entangler = n_qubits, depth, entangler
-        self.theta = nn.Parameter(0.01 * torch.randn(depth, n_qubits))
+        self.theta = nn.Parameter(STARTS[start](depth, n_qubits))
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         _require_width(x, self.n_qubits)
@@ -289,7 +315,7 @@ class ScrambledLayer(nn.Module):
     def __init__(self, n_qubits: int, depth: int):
         require_sizes(n_qubits, depth)
         super().__init__()
-        self.theta = nn.Parameter(0.01 * torch.randn(depth, n_qubits))
+        self.theta = nn.Parameter(STARTS["near zero"](depth, n_qubits))
         q, r = torch.linalg.qr(torch.randn(depth, 2**n_qubits, 2**n_qubits))
         self.register_buffer("scramblers", q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2))  # Mezzadri 2007
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, wraps
 from math import pi
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -48,7 +48,7 @@ CHECKED_BYTES = 2**26
 """From here on the free memory is asked for first, which takes longer than a small circuit."""
 
 
-def _constant(make: Callable) -> Callable:
+def _constant(make: Callable[..., Any]) -> Callable[..., Any]:
     """What `make` returns for hashable arguments, made once, of real tensors whoever asks first.
 
     A tracer, a transform and inference mode hold for one thread, so another one makes what outlives them. Compilers take the
@@ -56,12 +56,12 @@ def _constant(make: Callable) -> Callable:
     """
 
     @lru_cache
-    def made(*arguments):
+    def made(*arguments: Any) -> Any:
         with ThreadPoolExecutor(1) as elsewhere:
             return elsewhere.submit(make, *arguments).result()
 
     @wraps(make)
-    def constant(*arguments):
+    def constant(*arguments: Any) -> Any:
         tensors = made(*arguments)
         return tree_map(torch.ops.aten.lift_fresh, tensors) if is_in_torch_dispatch_mode() else tensors
 
@@ -315,21 +315,21 @@ class _Reorder(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(psi, order, inverse):
+    def forward(psi: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
         return psi.index_select(-1, order)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[1:])
         ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         order, inverse = ctx.saved_tensors
         return _Reorder.apply(grad, inverse, order), None, None
 
     @staticmethod
-    def jvp(ctx, tangent, *_):
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
         return _Reorder.apply(tangent, *ctx.saved_tensors)
 
 
@@ -364,7 +364,7 @@ def _signs(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return (1 - 2 * _bits(n)).T.to(device, dtype).contiguous()
 
 
-def _table(n_angles: int, values, dtype: torch.dtype, device: torch.device) -> _Table:
+def _table(n_angles: int, values: Callable[[Tensor], Tensor], dtype: torch.dtype, device: torch.device) -> _Table:
     """The table of a function that is linear in the features, from its `values` where every angle is 0 or π.
 
     These are as many places, 2**m, as there are features, and there the features are independent. Computed in float64.

@@ -1,10 +1,12 @@
 """What every committed chapter must be: one run from top to bottom on the real data, with figures that all readers can use."""
 
+import ast
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from hqnn_utils.notebooks import parameters, results, runs
 
@@ -12,10 +14,30 @@ BOOK = Path(__file__).parents[2] / "book"
 PATHS = list(runs.chapters().values())
 chapter = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 PROSE = [*BOOK.rglob("*.md"), *PATHS]
+FENCED = re.compile(r"^(`{3,}).*?^\1", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 
 
 def code_cells(path: Path) -> list:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def called(source: str) -> list[str]:
+    """Names of the functions that a cell calls."""
+    calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [getattr(call, "id", getattr(call, "attr", "")) for call in calls]
+
+
+def functions(path: Path) -> list:
+    """Functions and classes that a chapter defines, without their methods."""
+    trees = [ast.parse(cell.source) for cell in code_cells(path)]
+    return [node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+
+
+def body(function) -> str:
+    """What a function does, whatever its name and its docstring."""
+    kept = function.body[1:] if ast.get_docstring(function) else function.body
+    return ast.dump(ast.Module(kept, [])) + ast.dump(getattr(function, "args", ast.Tuple()))
 
 
 def prose(path: Path) -> str:
@@ -57,8 +79,34 @@ def test_every_figure_has_a_caption_a_name_and_an_alternative_text(path):
 
 @chapter
 def test_cells_are_short_enough_to_read(path):
-    shown = [cell for cell in code_cells(path) if "parameters" not in cell.metadata.get("tags", [])]  # one line a parameter
-    assert max(len(cell.source.splitlines()) for cell in shown) <= 25
+    """But the parameters, which papermill wants in one cell."""
+    cells = [cell for cell in code_cells(path) if "parameters" not in cell.metadata.get("tags", [])]
+    assert not {cell.id: n for cell in cells if (n := len(cell.source.splitlines())) > 15}
+
+
+@chapter
+def test_results_are_recorded_out_of_sight_and_once_a_section(path):
+    """A section goes from one heading to the next; headings within fences are none."""
+    recorded = [0]
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            recorded += [0] * len(HEADING.findall(FENCED.sub("", cell.source)))
+            continue
+        assert "glue" not in called(cell.source), f"{cell.id}: `record` takes all results of a section"
+        if "record" in called(cell.source):
+            assert "remove-cell" in cell.metadata.get("tags", []), f"{cell.id} stands in the reader's way"
+            recorded[-1] += called(cell.source).count("record")
+    assert max(recorded) == 1
+
+
+def test_what_two_chapters_need_is_in_the_package():
+    """One name means one thing in the whole book, and nothing is written twice under two names."""
+    defined = [(path.stem, function) for path in PATHS for function in functions(path)]
+    for what in (lambda function: function.name, body):
+        chapters = {}
+        for chapter_, function in defined:
+            chapters.setdefault(what(function), {}).setdefault(chapter_, function.name)
+        assert not [where for where in chapters.values() if len(where) > 1]
 
 
 @chapter
@@ -111,7 +159,7 @@ def test_every_number_that_a_page_quotes_is_the_one_on_record(page, tmp_path):
 
 def test_pages_quote_numbers_and_not_by_another_way():
     texts = {page: page.read_text(encoding="utf-8") for page in PROSE}
-    assert sum(len(results.QUOTED.findall(text)) for text in texts.values()) > 700
+    assert sum(text.count("<!--=") for text in texts.values()) > 700
     assert not [page for page, text in texts.items() if "{glue:" in text]
 
 
@@ -119,3 +167,32 @@ def test_pages_quote_numbers_and_not_by_another_way():
 def test_prose_has_no_directive_that_only_a_book_shows(path):
     """Jupyter, VS Code, Colab and GitHub show it raw; a callout is a quotation, and exercises are code to them."""
     assert ":::" not in "".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+
+
+@chapter
+def test_a_chapter_reaches_for_nothing_that_only_a_checkout_has(path):
+    code = "\n".join(cell.source for cell in code_cells(path))
+    assert not re.findall(r"sys\.path|\.\./|\btests/", code)
+
+
+WITHOUT = """
+import sys
+from pathlib import Path
+sys.path[:] = [folder for folder in sys.path if not (Path(folder) / "hqnn_utils").exists()]
+for name in [name for name in sys.modules if name.startswith("hqnn_utils")]:
+    del sys.modules[name]
+"""
+
+
+def test_without_the_package_every_chapter_says_so_before_it_imports_anything(tmp_path):
+    first = [next(cell.source for cell in code_cells(path) if "hqnn_utils" in cell.source) for path in PATHS]
+    cells = [nbformat.v4.new_code_cell(source) for source in (WITHOUT, *first)]
+    client = NotebookClient(
+        nbformat.v4.new_notebook(cells=cells), allow_errors=True, resources={"metadata": {"path": tmp_path}}
+    )
+    client.execute()
+    first, *others = [[output for output in cell.outputs if output.output_type == "error"] for cell in cells]
+    assert first == [] and len(others) == len(PATHS)
+    for (error,) in others:
+        assert error.ename == "SystemExit" and "No hqnn_utils: `pip install`" in error.evalue
+        assert len(error.traceback) <= 2, "a sentence, no traceback"

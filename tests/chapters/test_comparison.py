@@ -1,66 +1,67 @@
 """The comparison of a fresh run with the committed one can fail: where it should, and only there."""
 
+import base64
+import io
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
+from PIL import Image
 
-from hqnn_utils.notebooks import runs
-
-REPOSITORY = Path(__file__).parents[2]
-SOURCE = (
-    "from hqnn_utils.notebooks.results import glue\nimport random\nglue('x', 1.0 + {step}, tolerance=0.1)\nprint('y = {y}')"
-)
-
-
-def check(folder: Path, committed: dict, fresh: dict) -> subprocess.CompletedProcess:
-    """nbval on a notebook that was executed with some numbers and whose code now gives others."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SOURCE.format(**committed))])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = folder / "chapter.ipynb"
-    nbformat.write(notebook, path)
-    runs.run(str(path), {}, path, overwrite=True)
-    executed = nbformat.read(path, as_version=4)
-    executed.cells[0].source = SOURCE.format(**fresh)
-    nbformat.write(executed, path)
-    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
-    conftest = folder / "conftest.py"
-    conftest.write_text((REPOSITORY / "conftest.py").read_text(encoding="utf-8"), encoding="utf-8")
-    return subprocess.run([*command, str(path)], capture_output=True, text=True, cwd=folder, timeout=120)
+ROOT = Path(__file__).parents[2]
+SOURCE = "from hqnn_utils.notebooks.results import glue\nglue('x', 1.0 + {}, tolerance=0.1)\nprint('y = {}')"
+PLOT = "import matplotlib.pyplot as plt\nplt.plot({})\nplt.show()"
+COMMITTED = {SOURCE: (0.0, 1), PLOT: ("[1, 2, 4, 9]",)}
+PAIRS = [
+    (SOURCE, (0.0, 1), ""),
+    (SOURCE, (0.05, 1), ""),  # within the tolerance
+    (SOURCE, (0.2, 1), "x: committed 1.0 ± 0.1, found 1.2"),
+    (SOURCE, (0.0, 2), "y = 2"),  # printed text is compared exactly
+    (PLOT, ("[1, 2, 4, 9], lw=2",), ""),  # what fonts and clocks may move
+    (PLOT, ("[9, 4, 2, 1]",), "their ink correlates by"),
+    (PLOT, ("[1, 2, 4, 9], lw=0); plt.axis('off'",), "figure 1: committed with"),  # blank, and so cut smaller
+    (PLOT, ("[1, 2, 4, 9]); plt.gcf().set_size_inches(3, 3",), "pixels, found with"),
+    (PLOT, ("[1, 2, 4, 9]); plt.gca().set_facecolor('red'",), "their ink correlates by"),
+    (PLOT, ("[1, 2, 4, 9]); plt.show(); plt.plot([1]",), "1 figures committed, 2 found"),
+]
+"""Code, what it was given when it was committed and what it is given now, and what is said of that."""
 
 
-@pytest.mark.parametrize(
-    ("fresh", "passes"),
-    [
-        ({"step": 0.0, "y": 1}, True),
-        ({"step": 0.05, "y": 1}, True),  # within the tolerance
-        ({"step": 0.2, "y": 1}, False),  # beyond it
-        ({"step": 0.0, "y": 2}, False),  # printed text is compared exactly
-    ],
-)
-def test_results_are_compared_by_tolerance_and_text_exactly(fresh, passes, tmp_path):
-    done = check(tmp_path, {"step": 0.0, "y": 1}, fresh)
-    assert (done.returncode == 0) == passes, done.stdout
-    if fresh["step"] == 0.2:
-        assert "x: committed 1.0 ± 0.1, found 1.2" in done.stdout
+@pytest.fixture(scope="module")
+def said(tmp_path_factory) -> dict[int, str]:
+    """What nbval says of each pair, by its number: empty if it passes. Each is a cell of one notebook."""
+    folder = tmp_path_factory.mktemp("book")
+    cells = [nbformat.v4.new_code_cell(source.format(*COMMITTED[source])) for source, _, _ in PAIRS]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = NotebookClient(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})).execute()
+    for cell, (source, fresh, _) in zip(notebook.cells, PAIRS, strict=True):
+        cell.source = source.format(*fresh)
+    nbformat.write(notebook, folder / "chapter.ipynb")
+    shutil.copy(ROOT / "conftest.py", folder)
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "--color=no", "--rootdir", folder, folder]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240)
+    parts = re.split(r"^_+ .*Cell (\d+) _+$", done.stdout, flags=re.MULTILINE)
+    assert re.search(rf"{len(PAIRS) - len(parts) // 2} passed", parts[-1]), done.stdout + done.stderr
+    return dict.fromkeys(range(len(PAIRS)), "") | {int(n): text for n, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-PLOT = "import matplotlib.pyplot as plt\nplt.plot({y})\nplt.show()"
+@pytest.mark.parametrize("number", range(len(PAIRS)), ids=[str(fresh) for _, fresh, _ in PAIRS])
+def test_results_are_compared_by_tolerance_figures_by_look_and_text_exactly(said, number):
+    expected = PAIRS[number][2]
+    assert expected in said[number] if expected else not said[number]
 
 
-@pytest.mark.parametrize(
-    ("fresh", "passes"),
-    [
-        ("[1, 2, 4, 9], lw=2", True),  # what fonts and clocks may move
-        ("[9, 4, 2, 1]", False),
-        ("[1, 2, 4, 9], lw=0); plt.axis('off'", False),  # blank
-        ("[1, 2, 4, 9]); plt.gcf().set_size_inches(3, 3", False),
-        ("[1, 2, 4, 9]); plt.gca().set_facecolor('red'", False),
-    ],
-)
-def test_figures_are_compared_by_look(fresh, passes, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "SOURCE", PLOT)
-    done = check(tmp_path, {"y": "[1, 2, 4, 9]"}, {"y": fresh})
-    assert (done.returncode == 0) == passes, done.stdout
+def test_a_blank_figure_is_like_none(request):
+    """Not even like another, with which its ink, without any spread, has no correlation."""
+    checks = request.config.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
+    blank, drawn = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(blank, "png")
+    Image.radial_gradient("L").resize((64, 64)).save(drawn, "png")
+    blank, drawn = (base64.b64encode(picture.getvalue()).decode() for picture in (blank, drawn))
+    assert checks.different(drawn, drawn) == ""
+    assert checks.different(drawn, blank) == checks.different(blank, blank) == "one of them is blank"

@@ -1,14 +1,18 @@
 """The package as others install it: from a wheel, without the checkout."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+
+from hqnn_utils.notebooks import runs
 
 ROOT = Path(__file__).parents[2]
 HQNN = Path(sys.executable).parent / "hqnn"
@@ -65,13 +69,13 @@ def alone(installed, tmp_path, monkeypatch):
         return {path: path.stat().st_mtime for path in files}
 
     before = contents()
-    yield lambda *command: subprocess.run(command, capture_output=True, text=True, timeout=300)
+    yield lambda *command: subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert contents() == before
 
 
 def test_a_wheel_holds_the_package_the_chapters_and_the_tables_and_nothing_that_was_left_behind(wheel):
     names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    wanted = {f"hqnn_utils/{path.name}" for path in (ROOT / "hqnn_utils").glob("[!.]*.py")}
+    wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hqnn_utils").rglob("[!.]*.py")} | {"hqnn_utils/py.typed"}
     for pattern in ("book/*/[!.]*.ipynb", "data/[!.]*.toml", "data/manifests/[!.]*", "benchmarks/[!.]*.json"):
         wanted |= {f"hqnn_utils/shipped/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob(pattern)}
     assert names == wanted
@@ -84,9 +88,48 @@ def test_what_chapters_read_is_in_the_wheel(installed):
     assert read and not [name for name in read if not (installed / "hqnn_utils" / "shipped" / name).is_file()]
 
 
+CHAPTERS = """
+import json, sys, tomllib
+from pathlib import Path
+from papermill import execute_notebook
+from hqnn_utils import files
+from hqnn_utils.notebooks import kernels, parameters, results, runs
+
+assert files.CHECKOUT is None
+kernels.start()
+brief = tomllib.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+for path in runs.copy(Path("mine")):
+    declared = parameters.of(path)
+    digits = {"dataset": "digits", "datasets": ["digits"]}
+    given = brief.get(path.stem, {}) | {name: digits[name] for name in declared if name in digits}
+    out = path.with_suffix(".out.ipynb")
+    execute_notebook(path, out, given, progress_bar=False)
+    found = {name: result.value for name, result in results.of(out).items()}
+    print(json.dumps([path.stem, results.run_of(out)["finished"], found]), flush=True)
+"""
+
+
+def test_plain_papermill_runs_a_copy_of_every_chapter_on_digits_with_no_checkout_in_reach(alone, tmp_path):
+    done = alone(sys.executable, "-c", CHAPTERS, ROOT / "tests" / "brief.toml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = {name: (finished, found) for name, finished, found in map(json.loads, done.stdout.splitlines())}
+    assert said.keys() == runs.chapters().keys()
+    for name, (finished, found) in said.items():
+        assert finished and found.get("dataset", "digits") == "digits", name
+        assert 0.5 < found.get("quantum_test_accuracy", 1) <= 1, name
+    assert not (tmp_path / "user_cache" / "hqnn").exists() or not list((tmp_path / "user_cache" / "hqnn").glob("mnist*"))
+
+
+def test_the_classifier_runs_on_digits_where_the_package_is_installed(alone, tmp_path):
+    brief = tomllib.loads((ROOT / "tests" / "brief.toml").read_text(encoding="utf-8"))["quantum_classifier"]
+    given = [str(word) for name, value in {"dataset": "digits", **brief}.items() for word in ("-p", name, value)]
+    done = alone(HQNN, "run", "quantum_classifier", *given)
+    assert done.returncode == 0 and re.search(r"^dataset +digits$", done.stdout, re.MULTILINE), done.stderr
+
+
 def test_an_installed_package_lists_its_chapters_and_refuses_what_they_do_not_know(alone):
-    listed, refused = alone(HQNN, "run"), alone(HQNN, "run", "pqc", "-p", "nosuch", "1")
-    assert "pqc" in listed.stdout and "quantum_entanglement" in listed.stdout
+    listed, refused = alone(HQNN, "list"), alone(HQNN, "run", "pqc", "-p", "nosuch", "1")
+    assert "Parameterized quantum circuits" in listed.stdout and "quantum_entanglement" in listed.stdout
     assert refused.returncode == 2 and "nosuch" in refused.stderr and "Traceback" not in refused.stderr
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from hqnn_utils.cli import main
 from hqnn_utils.hardware import devices
-from hqnn_utils.hardware.devices import DeviceError, Price, device, noisy, state
+from hqnn_utils.hardware.devices import Availability, DeviceError, Price, availability, device
 from hqnn_utils.hardware.emulator import PROCESSOR, serving
 from hqnn_utils.quantum.layers import QuantumLayer
 
@@ -50,7 +50,7 @@ def values_and_gradients(simulator, shots: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("name", HERE)
 def test_every_device_of_this_machine_is_usable_and_computes_the_same(name):
     entry = device(name)
-    assert state(entry) == (True, True, "")
+    assert availability(entry) == (True, True, "")
     found = values_and_gradients(devices.connect(entry, 3), entry.shots)
     torch.testing.assert_close(found, values_and_gradients("statevector"), rtol=0, atol=0.2 if entry.shots else 1e-5)
 
@@ -79,24 +79,6 @@ def test_aer_transpiles_with_one_pass_manager_and_returns_what_its_own_transpila
             QuantumLayer(3, 2, simulator=backend, diff_method="parameter-shift", shots=10)(torch.ones(1, 3))
         circuits.append(Operator(compiled[0].remove_final_measurements(inplace=False)))
     assert circuits[0].equiv(circuits[1])
-
-
-def test_misread_bits_shrink_every_expectation_value():
-    exact = QuantumLayer(3, 2)
-    backend = noisy(devices.connect(device("default.mixed"), 3), one=0.0, two=0.0, readout=0.1)
-    layer = QuantumLayer(3, 2, simulator=backend, diff_method="parameter-shift")
-    layer.theta = exact.theta
-    x = torch.randn(4, 3)
-    torch.testing.assert_close(layer(x), 0.8 * exact(x), rtol=0, atol=1e-5)
-
-
-def test_depolarising_gates_shrink_an_expectation_value_gate_by_gate():
-    backend = noisy(devices.connect(device("default.mixed"), 1), one=0.03, two=0.0, readout=0.0)
-    layer = QuantumLayer(1, 2, simulator=backend, diff_method="parameter-shift")
-    layer.theta.data[:] = 0
-    x = torch.tensor([[0.4]])
-    # H and three R_Y, each with a channel that shrinks the Bloch vector by 1 - 4p/3 (Nielsen and Chuang, sec. 8.3.4)
-    torch.testing.assert_close(layer(x), -torch.sin(x) * (1 - 4 * 0.03 / 3) ** 4, rtol=0, atol=1e-6)
 
 
 # Prices
@@ -171,43 +153,53 @@ def test_a_device_of_this_machine_has_no_arn():
 
 
 def test_a_plugin_that_is_not_installed_is_told_with_the_command_that_installs_it():
-    there = state(devices.Device("qrack", "Qrack", "qrack.simulator", "pennylane-qrack"))
+    there = availability(devices.Device("qrack", "Qrack", "qrack.simulator", "pennylane-qrack"))
     assert there == (False, False, 'not installed: pip install "pennylane-qrack"')
 
 
 def test_a_plugin_that_does_not_work_is_told_with_its_own_words():
-    broken = state(devices.Device("broken", "a device", "default.qubit.no_such", "pennylane"))
+    broken = availability(devices.Device("broken", "a device", "default.qubit.no_such", "pennylane"))
     assert (broken.installed, broken.usable) == (True, False) and "no_such" in broken.why
+
+
+def test_any_device_is_all_that_can_be_used_here_and_a_named_one_is_never_replaced():
+    found = dict.fromkeys(HERE, Availability(True, True)) | {"qiskit.aer": Availability(False, False, "not installed: pip")}
+    assert devices.named(["any"], found) == [name for name in HERE if name != "qiskit.aer"]
+    assert devices.named(["lightning.qubit", "statevector"], found) == ["statevector", "lightning.qubit"]
+    with pytest.raises(DeviceError, match=r"qiskit\.aer cannot be used here: not installed: pip; leave it out, or choose any"):
+        devices.named(["statevector", "qiskit.aer"], found)
+    with pytest.raises(DeviceError, match="'sv1' is no device of this machine: choose any, or of statevector, "):
+        devices.named(["sv1"], found)
 
 
 def test_without_a_region_sv1_asks_for_one(aws):
     aws(AWS_DEFAULT_REGION="")
-    assert state(SV1) == (True, False, "no AWS region is set: set AWS_DEFAULT_REGION, e.g. to us-east-1")
+    assert availability(SV1) == (True, False, "no AWS region is set: set AWS_DEFAULT_REGION, e.g. to us-east-1")
 
 
 @pytest.mark.parametrize("name", ["sv1", "processor"])
 def test_without_credentials_a_remote_device_says_how_to_have_some(aws, name):
     aws(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
-    assert state(device(name)).why.startswith("no AWS credentials are found: run `aws configure`")
+    assert availability(device(name)).why.startswith("no AWS credentials are found: run `aws configure`")
 
 
 def test_a_profile_that_is_not_there_is_told(aws):
     aws(AWS_PROFILE="nobody")
-    assert state(SV1).why.startswith("AWS_PROFILE names a profile that is not configured")
+    assert availability(SV1).why.startswith("AWS_PROFILE names a profile that is not configured")
 
 
 def test_without_a_network_a_remote_device_says_so(aws):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         aws(AWS_ENDPOINT_URL_BRAKET=f"http://127.0.0.1:{closed.getsockname()[1]}")
-        assert state(SV1).why.startswith("AWS did not answer: is this machine connected to the network")
+        assert availability(SV1).why.startswith("AWS did not answer: is this machine connected to the network")
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_BRAKET", "BRAKET_ENDPOINT"])
 @pytest.mark.parametrize("address", ["garbage", "http://", "http://[::1", "ftp:/x", "http://127.0.0.1:99999"])
 def test_an_address_that_is_none_is_told(aws, variable, address):
     aws(**{variable: address})
-    assert state(SV1) == (
+    assert availability(SV1) == (
         True,
         False,
         f"{variable}={address!r} is no address: it reads like https://HOST:PORT, or is left out",
@@ -219,7 +211,7 @@ def test_a_service_that_is_silent_is_given_up_after_seconds(aws, monkeypatch):
     monkeypatch.setattr(devices, "READ_S", 0.5)
     with serving(silent=True) as (service, variables):
         aws(**variables)
-        assert state(SV1).why.startswith("AWS did not answer")
+        assert availability(SV1).why.startswith("AWS did not answer")
     assert service.calls["GET braket device"] == 1  # asked once, and not again and again
 
 
@@ -235,14 +227,14 @@ def test_a_service_that_is_silent_is_given_up_after_seconds(aws, monkeypatch):
 def test_a_refusal_is_told_without_the_account_that_aws_names_in_it(aws, code, why):
     with serving(refused=code) as (service, variables):
         aws(**variables)
-        told = state(SV1)
+        told = availability(SV1)
     assert told.why.startswith(why) and service.account not in told.why
 
 
 def test_a_processor_that_is_offline_is_not_usable(aws):
     with serving(status="OFFLINE") as (_, variables):
         aws(**variables)
-        assert state(device("processor")) == (
+        assert availability(device("processor")) == (
             True,
             False,
             "the device is OFFLINE: try again later, or give the ARN of another one",
@@ -253,13 +245,13 @@ def test_a_processor_that_was_retired_is_told(aws):
     with serving() as (_, variables):
         aws(**variables)
         retired = device("processor", "arn:aws:braket:us-west-1::device/qpu/rigetti/Aspen-9")
-        assert state(retired).why == "there is no such device (any more): give the ARN of a current one"
+        assert availability(retired).why == "there is no such device (any more): give the ARN of a current one"
 
 
 # The command
 
 
-def test_the_command_lists_every_device_with_its_state_and_price(aws):
+def test_the_command_lists_every_device_with_its_availability_and_price(aws):
     aws(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
     listed = CliRunner().invoke(main, ["devices"])
     assert listed.exit_code == 0

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from hqnn_utils.checks import NotFinite
@@ -17,6 +18,7 @@ FIGURES = {
     "seeds": lambda: figures.seed_dots({"-Q": BAD}, {"-Q": INTERVAL}, "accuracy"),
     "interval of seeds": lambda: figures.seed_dots({"-Q": [0.9]}, {"-Q": (*BAD, 1.0)}, "accuracy"),
     "panels": lambda: figures.seed_panels({"digits": {"-Q": BAD}}, "accuracy"),
+    "matrix": lambda: figures.matrix(np.array([BAD]), "column", "row", "entry"),
     "images": lambda: figures.image_grid(np.full((1, 2, 2), np.nan), ["7"]),
     "histogram": lambda: figures.histogram({"angles": np.array(BAD)}, "angle", "count"),
     "forest": lambda: figures.forest({"digits": {"-Q": {"seeds": (*BAD, 1.0)}}}, "accuracy"),
@@ -52,6 +54,12 @@ def test_every_kind_of_points_is_drawn_in_a_colour_of_its_own_up_to_seven():
         shown(8)
 
 
+def test_every_path_on_the_sphere_has_a_colour_of_its_own_up_to_five():
+    figures.bloch_sphere({f"path {k}": np.eye(3)[0] for k in range(5)})
+    with pytest.raises(ValueError, match=r"more than 5 paths cannot be told apart, got .* path 5"):
+        figures.bloch_sphere({f"path {k}": np.eye(3)[0] for k in range(6)})
+
+
 def test_intervals_of_one_place_stand_beside_each_other_with_their_ends_where_they_belong():
     found = {"sine": [(0.5, 0.4, 0.7)], "mine": [(0.5, 0.1, 0.6)]}
     figure = figures.intervals([2], found, "x", "y", {"sine": ([1, 3], [0.5, 0.5])})
@@ -63,6 +71,16 @@ def test_intervals_of_one_place_stand_beside_each_other_with_their_ends_where_th
     assert second[0] > first[0] + 3 and second[1] == first[1]  # pixels
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["sine", "mine"]
     assert axes.get_lines()[0].get_color() == drawn[0][0].get_color()  # the line is the sine's too
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_every_interval_lies_within_the_axes(scale):
+    figure = figures.intervals([1, 9], {"-Q": [(0.5, 0.1, 0.6), (5, 4, 7)], "mine": [(2, 1, 3)] * 2}, "x", "y")
+    figures.log_axis(figure, [1, 9])
+    (axes,) = figure.axes
+    axes.set_yscale(scale)
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert left < 1 and right > 9 and bottom < 0.1 and top > 7
 
 
 def test_an_interval_without_its_value_reaches_to_it():
@@ -96,3 +114,27 @@ def test_a_layer_has_its_middle_value_as_a_point_and_the_outermost_as_a_bar(rows
 def test_every_image_is_shown_with_a_label(labels):
     with pytest.raises(ValueError, match="zip"):
         figures.image_grid(np.zeros((2, 3, 3)), labels)
+
+
+def test_a_matrix_has_one_scale_on_which_white_is_zero():
+    figure = figures.matrix(np.array([[0.0, 0.5], [-0.25, 0.0]]), "column", "row", "entry")
+    (picture,) = figure.axes[0].get_images()
+    assert picture.get_clim() == (-1, 1)
+    red, green, blue, _ = picture.to_rgba(np.array([0.0]))[0]
+    assert min(red, green, blue) > 0.95
+
+
+def test_one_system_stands_out_among_all_whose_times_grow():
+    times = pd.DataFrame({4: [2.0, 1.0, 3.0], 16: [2.5, 4.0, np.nan]}, index=["ours", "quick", "few"])
+    axes = figures.scaling(times, "batch", "time (ms)", "ours").axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert lines.keys() == set(times.index) and axes.get_xscale() == axes.get_yscale() == "log"
+    assert lines["ours"].get_linewidth() > max(lines[name].get_linewidth() for name in ("quick", "few"))
+    assert list(lines["quick"].get_ydata()) == [1.0, 4.0] and np.isnan(lines["few"].get_ydata()[1])
+    assert len({line.get_marker() for line in lines.values()}) == 3
+
+
+def test_a_duration_is_hollow_because_it_is_said_to_be_and_not_for_its_name():
+    rows = {"SV1, emulated": (2.0, 1.0, 3.0), "SV1": (2.0, 1.0, 3.0)}
+    axes = figures.durations(rows, {}, "s", hollow=["SV1"]).axes[0]
+    assert [bar.lines[0].get_markerfacecolor() for bar in axes.containers] == [figures.BLUE, "white"]

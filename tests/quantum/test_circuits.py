@@ -125,7 +125,7 @@ def test_h_ry_acts_on_the_wire_it_is_given():
 
 @pytest.mark.parametrize(("circuit", "amplitudes"), [(bell, [1, 0, 0, 1]), (separable, [1, 1, 0, 0])])
 def test_the_two_states_of_the_slides_are_prepared(circuit, amplitudes):
-    np.testing.assert_allclose(circuits.state(circuit, 2), np.array(amplitudes) / np.sqrt(2), atol=1e-12)
+    np.testing.assert_allclose(circuits.prepared_state(circuit, 2), np.array(amplitudes) / np.sqrt(2), atol=1e-12)
 
 
 @given(angles, angles)
@@ -152,7 +152,7 @@ def test_the_controlled_rotation_mixes_the_frequencies_one_half_and_one(theta):
 @given(layered_inputs())
 def test_the_layered_circuit_is_the_product_of_its_gates(inputs):
     x, theta, entangler = inputs
-    state = circuits.state(layered, len(x), x, theta, entangler)
+    state = circuits.prepared_state(layered, len(x), x, theta, entangler)
     np.testing.assert_allclose(state, kron_state(x.numpy(), theta.numpy(), entangler), atol=1e-10)
 
 
@@ -169,14 +169,14 @@ def test_the_layered_circuit_measures_z_of_every_qubit_in_order(inputs):
 def test_the_layered_circuit_has_a_ring_unless_told_otherwise():
     x, theta = torch.rand(3, generator=torch.Generator().manual_seed(0)).double(), torch.ones(2, 3).double()
     expected = kron_state(x.numpy(), theta.numpy(), "ring")
-    np.testing.assert_allclose(circuits.state(layered, 3, x, theta), expected, atol=1e-10)
+    np.testing.assert_allclose(circuits.prepared_state(layered, 3, x, theta), expected, atol=1e-10)
 
 
 @given(layered_inputs(), st.integers(0, 2**32 - 1))
 def test_the_reuploading_circuit_is_the_product_of_its_gates(inputs, seed):
     x, theta, entangler = inputs
     scale = 2 * torch.randn(theta.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    state = circuits.state(reuploading, len(x), x, scale, theta, entangler)
+    state = circuits.prepared_state(reuploading, len(x), x, scale, theta, entangler)
     expected = kron_reuploading(x.numpy(), scale.numpy(), theta.numpy(), entangler)
     np.testing.assert_allclose(state, expected, atol=1e-10)
 
@@ -184,13 +184,13 @@ def test_the_reuploading_circuit_is_the_product_of_its_gates(inputs, seed):
 def test_the_reuploading_circuit_has_a_ring_unless_told_otherwise():
     x, scale, theta = double([0.3, -1.2, 0.8]), torch.full((2, 3), 1.5).double(), torch.full((2, 3), 0.7).double()
     expected = kron_reuploading(x.numpy(), scale.numpy(), theta.numpy(), "ring")
-    np.testing.assert_allclose(circuits.state(reuploading, 3, x, scale, theta), expected, atol=1e-10)
+    np.testing.assert_allclose(circuits.prepared_state(reuploading, 3, x, scale, theta), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("weights", [(2, 1), (1, 2)])
 def test_reuploading_with_another_number_of_factors_than_of_angles_is_refused(weights):
     with pytest.raises(ValueError, match="zip"):
-        circuits.state(reuploading, 2, torch.zeros(2), *(torch.zeros(depth, 2) for depth in weights))
+        circuits.prepared_state(reuploading, 2, torch.zeros(2), *(torch.zeros(depth, 2) for depth in weights))
 
 
 @pytest.mark.parametrize(("circuit", "sets"), [(layered, 1), (reuploading, 2)])

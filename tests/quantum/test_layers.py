@@ -8,6 +8,7 @@ import multiprocessing
 import pickle
 import re
 from copy import copy, deepcopy
+from importlib.util import find_spec
 
 import numpy as np
 import pennylane as qml
@@ -15,8 +16,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call
 
+from hqnn_utils.checks import NotFinite
 from hqnn_utils.learning.models import BinaryClassifier
 from hqnn_utils.learning.training import Ensemble, fit
 from hqnn_utils.quantum import statevector
@@ -308,6 +312,27 @@ def test_a_layer_starts_near_zero_and_from_torchs_generator():
     assert not torch.equal(theta, drawn(1))
 
 
+def test_a_layer_can_start_anywhere_on_the_circle():
+    torch.manual_seed(0)
+    theta = QuantumLayer(50, 40, start="uniform").theta.detach()
+    assert theta.shape == (40, 50) and -3.1415928 < theta.min() < -3.13 and 3.13 < theta.max() < np.pi
+    assert abs(theta.mean()) < 5 * np.pi / np.sqrt(3 * theta.numel())
+    assert theta.std().item() == pytest.approx(np.pi / np.sqrt(3), rel=0.05)  # 5 standard errors of a spread from 2000
+
+
+def test_a_start_near_zero_draws_what_it_always_drew():
+    torch.manual_seed(0)
+    expected = 0.01 * torch.randn(2, 3)
+    for options in ({}, {"start": "near zero"}):
+        torch.manual_seed(0)
+        assert torch.equal(QuantumLayer(3, 2, **options).theta, expected)
+
+
+def test_an_unknown_start_is_refused_by_name():
+    with pytest.raises(ValueError, match="unknown start of the angles 'zero': choose one of near zero, uniform"):
+        QuantumLayer(3, 2, start="zero")
+
+
 def test_a_layer_shows_its_sizes_and_entangler():
     assert repr(QuantumLayer(3, 2, "all")) == "QuantumLayer(n_qubits=3, depth=2, entangler='all')"
 
@@ -525,7 +550,7 @@ def test_an_angle_that_is_not_finite_is_refused_with_its_place_or_gives_nan_in_i
         bad = layer(x).isnan().any(-1)
         assert bad[1, 2] and bad.sum() == 1
     else:
-        with pytest.raises(ValueError, match=rf"the angle x\[1, 2, 0\] is {value}"):
+        with pytest.raises(NotFinite, match=rf"angles must be finite, got {value} at row 6, angle x\[0\]$"):
             layer(x)
 
 
@@ -537,7 +562,7 @@ def test_a_weight_that_is_not_finite_is_refused_with_its_place_or_gives_nan(opti
     if layer.diff_method == "backprop":
         assert layer(rows_of(torch.float32)).isnan().any(-1).all()
     else:
-        with pytest.raises(ValueError, match=r"the angle theta\[1, 2\] is nan"):
+        with pytest.raises(ValueError, match=r"angles must be finite, got nan at row 0, angle theta\[1, 2\]$"):
             layer(rows_of(torch.float32))
 
 
@@ -548,7 +573,7 @@ def test_an_activation_refuses_an_angle_that_is_not_finite_or_answers_nan_there(
     if activation.diff_method == "backprop":
         assert activation(theta).isnan().nonzero().tolist() == [[1, 2]]
     else:
-        with pytest.raises(ValueError, match=r"the angle x\[1, 2, 0\] is inf"):
+        with pytest.raises(ValueError, match=r"angles must be finite, got inf at row 5, angle x\[0\]$"):
             activation(theta)
 
 
@@ -608,7 +633,58 @@ def test_layers_and_networks_go_to_spawned_workers():
     assert all(map(torch.equal, found, expected))
 
 
-# Exported and traced
+# Compiled, exported and traced
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), QuantumLayer(4, 2, start="uniform"), nn.Linear(4, 2))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("n_qubits", [4, 5, 7])  # one table for all layers, a table for each, blocks
+def test_a_compiler_sees_an_exact_layer_whole(n_qubits):
+    torch._dynamo.reset()
+    seen = torch._dynamo.explain(nn.Sequential(nn.Linear(5, n_qubits), QuantumLayer(n_qubits, 2)))(torch.ones(3, 5))
+    assert (seen.graph_count, seen.graph_break_count) == (1, 0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_compiled_network_has_the_values_and_gradients_of_the_eager_one_at_any_batch_from_two_compilations():
+    torch._dynamo.reset()
+    graphs = CompileCounterWithBackend("aot_eager")
+    model = network()
+    compiled = torch.compile(model, backend=graphs)
+    for batch in (4, 4, 1024, 4, 32):  # the second size is compiled for all sizes
+        x = torch.randn(batch, 5, requires_grad=True)
+        found, expected = (value_and_gradients(lambda f=f, x=x: f(x), x, *model.parameters()) for f in (compiled, model))
+        torch.testing.assert_close(found, expected, atol=1e-6 * batch, rtol=1e-5)
+    assert graphs.frame_count == 2
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_an_exported_network_computes_batches_of_any_size_also_when_it_was_saved():
+    model, file = network(), io.BytesIO()
+    torch.export.save(torch.export.export(model, (torch.ones(3, 5),), dynamic_shapes=({0: torch.export.Dim("batch")},)), file)
+    file.seek(0)
+    exported = torch.export.load(file).module()
+    for batch in (2, 9):
+        x = torch.randn(batch, 5)
+        torch.testing.assert_close(exported(x), model(x))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_network_is_written_as_onnx_or_torch_says_what_it_lacks():
+    file = io.BytesIO()
+    if find_spec("onnxscript") is None:
+        with pytest.raises(ModuleNotFoundError, match="onnxscript"):
+            torch.onnx.export(network(), (torch.ones(3, 5),), file)
+    else:
+        torch.onnx.export(network(), (torch.ones(3, 5),), file)
+        assert file.tell()
+
 
 OPAQUE = {name: options for name, options in ENGINES.items() if options}
 

@@ -144,7 +144,9 @@ def test_the_state_is_pennylanes_up_to_no_phase_at_all(block_qubits, entangler, 
     x, theta = (angles.detach() for angles in circuit(n, depth, seed=seed))
     found = forced(block_qubits, statevector.state)(x, theta, entangler)
     assert found.dtype == torch.float64
-    torch.testing.assert_close(found.to(torch.complex128), circuits.state(layered, n, x, theta, entangler), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        found.to(torch.complex128), circuits.prepared_state(layered, n, x, theta, entangler), atol=1e-10, rtol=0
+    )
 
 
 @every_path
