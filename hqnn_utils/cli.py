@@ -14,6 +14,8 @@ from hqnn_utils.notebooks import parameters, results, runs
 class Stopped(SystemExit):
     """A signal asked the command to end; its number is in the exit code, as a shell counts it."""
 
+    code: int
+
 
 class Commands(click.Group):
     """Commands of which each ends in one sentence, whatever ends it."""
@@ -50,7 +52,7 @@ class Refusal(click.ClickException):
 
     def __init__(self, message: object, exit_code: int = 1) -> None:
         super().__init__(str(message))
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

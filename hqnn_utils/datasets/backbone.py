@@ -6,7 +6,6 @@ run that was stopped goes on where it was. They depend on the weights, the image
 
 import io
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +75,9 @@ def prepared(paths: Sequence[Path], hashes: Sequence[str] = ()) -> Float[Tensor,
     from torchvision.models import ResNet18_Weights
 
     transform = ResNet18_Weights.IMAGENET1K_V1.transforms()
-    return torch.stack([transform(decode(path, sha256)) for path, sha256 in zip_longest(paths, hashes, fillvalue="")])
+    return torch.stack(
+        [transform(decode(path, sha256)) for path, sha256 in zip(paths, hashes or [""] * len(paths), strict=True)]
+    )
 
 
 def features(photographs: Photos, weights: str = "resnet18-pqf", cache: Path | None = None) -> Float[Tensor, "n 512"]:

@@ -4,6 +4,7 @@ The catalogue is `data/datasets.toml`, and for sets of many files `data/manifest
 `$HQNN_DATA/NAME/`, or under `data/cache/NAME/` of this checkout; weights in the folder `weights/` there.
 """
 
+import builtins
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -78,7 +79,7 @@ class Dataset:
         """Where the files lie, or would lie."""
         return root() / ("weights" if self.kind == "weights" else self.name)
 
-    def content(self, file: str) -> bytes:
+    def content(self, file: str) -> builtins.bytes:
         """The bytes of a file, as `content`."""
         return content(self.folder / file, self.files[file]["sha256"])
 
@@ -157,7 +158,7 @@ def entries() -> dict[str, Dataset]:
     """All data sets and weights by name, as `data/datasets.toml` describes them."""
     found = {}
     for name, fields in files.table("datasets.toml").items():
-        found[name] = Dataset(name, **({"files": _manifest(name)} if "size" in fields else {}), **fields)
+        found[name] = Dataset(name, **fields | ({"files": _manifest(name)} if "size" in fields else {}))
     return found
 
 

@@ -34,7 +34,7 @@ class Images:
     test_rows: Int[Tensor, " test"]
     sha256: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for split, images in (("train", self.train_images), ("test", self.test_images)):
             odd = (~images.isfinite()).flatten(1).any(dim=1).nonzero()
             if len(odd):
@@ -73,9 +73,9 @@ def load(name: str, classes: Sequence[int] | None = None, train_size: int = 0, t
     for split, size in (("train", train_size), ("test", test_size)):
         images, labels = reader(wanted, split)
         rows, labels = _draw(f"{split} size", labels, chosen, size, seed)
-        parts += [images[rows], labels]
+        parts += [(images[rows], labels)]
     digest = hashlib.sha256("".join(f["sha256"] for f in wanted.files.values()).encode()).hexdigest()
-    return Images(name, [wanted.classes[c] for c in chosen], *parts, rows, wanted.sha256 or digest)
+    return Images(name, [wanted.classes[c] for c in chosen], *parts[0], *parts[1], rows, wanted.sha256 or digest)
 
 
 def _draw(what: str, labels: Tensor, chosen: list[int], size: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from hqnn_utils.datasets.catalogue import DataError, content, entry
 
@@ -88,7 +89,7 @@ def decode(path: Path, sha256: str = "") -> Image.Image:
         raise DataError(f"{path} does not decode as an image ({reason}): replace it, or take it out of the data set") from None
 
 
-def _seen(image: Image.Image) -> Image.Image:
+def _seen(image: ImageFile) -> Image.Image:
     bits, inverted = _depth(image)
     turned = ImageOps.exif_transpose(image)
     if bits > 8:
@@ -100,7 +101,7 @@ def _seen(image: Image.Image) -> Image.Image:
     return turned.convert("RGB")
 
 
-def _depth(image: Image.Image) -> tuple[int, bool]:
+def _depth(image: ImageFile) -> tuple[int, bool]:
     """Bits of a level as Pillow hands it out, and whether 0 is white.
 
     Raises:
@@ -112,12 +113,12 @@ def _depth(image: Image.Image) -> tuple[int, bool]:
         raise ValueError(f"{name} has a transparent colour and other than 8 bits; save it with 8, or with an alpha channel")
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return 8, False
-    bits = {"PNG": 16, "JPEG2000": 16, "PPM": 16}.get(image.format, 0)  # the last two as stretched by Pillow
-    if image.format == "TIFF" and image.mode != "I":
+    bits = {"PNG": 16, "JPEG2000": 16, "PPM": 16}.get(image.format or "", 0)  # the last two as stretched by Pillow
+    if isinstance(image, TiffImageFile) and image.mode != "I":
         bits = image.tag_v2[BITSPERSAMPLE][0]
     if image.mode == "F" or not 8 < bits <= 16:
         raise ValueError(f"{name} does not say which values are black and white; save it with 8 or 16 bits")
-    return bits, image.format == "TIFF" and image.tag_v2[PHOTOMETRIC_INTERPRETATION] == 0
+    return bits, isinstance(image, TiffImageFile) and image.tag_v2[PHOTOMETRIC_INTERPRETATION] == 0
 
 
 def pictures(paths: Sequence[Path]) -> np.ndarray:

@@ -25,11 +25,12 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def __mul__(self, factor: float) -> "Interval":
+    def __mul__(self, factor: float) -> "Interval":  # type: ignore[override]  # a tuple would be repeated
         """The interval in a unit that is so many times smaller; the factor is positive."""
         return Interval(*(factor * number for number in self))
 
-    __rmul__ = __mul__
+    def __rmul__(self, factor: float) -> "Interval":  # type: ignore[override]
+        return self * factor
 
     def __format__(self, form: str) -> str:
         return "{:{form}} ({:{form}} to {:{form}})".format(*self, form=form).replace("-", "−")

@@ -133,8 +133,9 @@ def device(name: str, arn: str = "") -> Device:
             f"{arn!r} is not the ARN of a Braket device, which reads like {found.arn!r}: look it up in the list of devices "
             "of the Braket console"
         )
-    if ARN.fullmatch(arn)[2] != ARN.fullmatch(found.arn)[2]:
-        raise DeviceError(f"{arn!r} does not take the place of {name}, which is a {ARN.fullmatch(found.arn)[2]}")
+    kind = ARN.sub(r"\2", found.arn)
+    if ARN.sub(r"\2", arn) != kind:
+        raise DeviceError(f"{arn!r} does not take the place of {name}, which is a {kind}")
     note = "of another device; this one is asked for its own" if found.price.per_shot else ""
     return replace(found, arn=arn, title=arn.rpartition("device/")[2], price=replace(found.price, note=note))
 
@@ -176,7 +177,7 @@ def _refusal(device: Device) -> str:
     return ""
 
 
-def _one():
+def _one() -> Any:
     qml.Hadamard(0)
     return qml.expval(qml.Z(0))
 
@@ -293,7 +294,7 @@ def _within(run: Any, device: Device, options: dict) -> dict:
     return dict(aws_session=run.session, device_arn=device.arn, parallel=True) | threads | options
 
 
-def _transpile_once(backend) -> None:
+def _transpile_once(backend: Any) -> None:
     """Give Aer's plugin one pass manager: it would ask the backend for its gates anew, 150 times a circuit."""
     from qiskit.transpiler import generate_preset_pass_manager
 

@@ -166,7 +166,7 @@ class Service:
         return int(bit) ^ (self.rng.random() < self.settings.readout)
 
 
-def _from_samples(found) -> list[dict]:
+def _from_samples(found: Any) -> list[dict]:
     """What Braket computes of samples for each result that was asked for."""
     import numpy as np
     from braket.tasks import GateModelQuantumTaskResult
@@ -384,6 +384,7 @@ def emulated(**settings: Any) -> Iterator[None]:
     The service is started at the first use and ends with this process, whose end is the end of its input.
     """
     process, variables = _process()
+    assert process.stdout  # a pipe
     print(json.dumps(settings), file=process.stdin, flush=True)
     if process.stdout.readline() != "done\n":
         raise RuntimeError(f"the emulated service does not know how to behave like {settings}")
@@ -397,6 +398,7 @@ def _process() -> tuple[subprocess.Popen, dict[str, str]]:
     """The service, and the environment variables of its clients."""
     program = [sys.executable, "-m", "hqnn_utils.hardware.emulator"]
     process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout  # a pipe
     return process, json.loads(process.stdout.readline())
 
 

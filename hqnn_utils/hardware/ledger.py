@@ -75,12 +75,12 @@ class Record:
     def _read(self, fields: dict) -> None:
         if "record" in fields:
             self.name = self.name or fields["record"]
-        elif (id := fields.get("id")) in self.tasks:
+        elif (id := fields.get("id", "")) in self.tasks:
             vars(self.tasks[id]).update(fields)
         elif fields.keys() >= {"id", "key", "number"}:
             self.tasks[id] = PaidTask(**fields)
 
-    def _append(self, **fields) -> None:
+    def _append(self, **fields: object) -> None:
         line = json.dumps({name: value for name, value in fields.items() if value is not None}).encode() + b"\n"
         with self.path.open("ab+") as file:
             if file.tell():
@@ -129,7 +129,7 @@ def _fields(line: bytes) -> dict:
     return {name: value for name, value in fields.items() if _sound(name, value)} if isinstance(fields, dict) else {}
 
 
-def _sound(name: str, value) -> bool:
+def _sound(name: str, value: Any) -> bool:
     if name in ("id", "record"):  # which names a file
         return isinstance(value, str) and bool(re.fullmatch(r"[\w-]{1,100}", value))
     if name in TEXTS:

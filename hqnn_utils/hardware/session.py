@@ -74,6 +74,7 @@ class Permit:
     def _inode(self) -> int | None:
         with suppress(OSError):
             return os.stat(self.lock.lock_file).st_ino
+        return None
 
 
 class Session(AwsSession):
@@ -89,7 +90,7 @@ class Session(AwsSession):
         boto_session.events.register("after-call", self._forget)
         super().__init__(boto_session, config=PATIENCE.merge(Config(max_pool_connections=max_connections or 10)))
 
-    def _forget(self, parsed: dict, **_) -> None:
+    def _forget(self, parsed: dict, **_: object) -> None:
         """Take the account out of what AWS says, before anyone can print it."""
         if "quantumTaskArn" in parsed:
             self.account = parsed["quantumTaskArn"].split(":")[4]
@@ -186,7 +187,8 @@ def terms(device: Device, session: AwsSession, shots: int) -> tuple[Price, int]:
 
 def _listed(device: Device, region: str, seconds: float = 10.0) -> Price:
     """What Amazon's price list says; nothing where it cannot be had soon, for its own client would wait without end."""
-    name, found = device.arn.rpartition("/")[2], {}
+    name = device.arn.rpartition("/")[2]
+    found: dict[str, Any] = {}
     where = {"Region Code": region, "Currency": "USD"}
     products = {
         "per_task": {"DeviceName": name, "Product Family": "Quantum Task"},
@@ -240,7 +242,7 @@ def executables(action: str) -> int:
     return sum(len(next(iter((program.get("inputs") or {}).values()), [None])) for program in told["programs"])
 
 
-def _without(account: str, value):
+def _without(account: str, value: Any) -> Any:
     """The same without the number of an account, of which a pattern is given."""
     if isinstance(value, dict):
         return {name: _without(account, item) for name, item in value.items()}
@@ -278,7 +280,7 @@ def _copy_session(self: AwsSession, region: str | None = None, max_connections: 
 
 
 @wraps(_result_of_any)
-def _result(self: AwsQuantumTask):
+def _result(self: AwsQuantumTask) -> Any:
     """Where the SDK gives up waiting it returns nothing, and its batches send the circuit again: say so instead."""
     found = _result_of_any(self)
     if found is None and isinstance(self._aws_session, Session):

@@ -104,7 +104,8 @@ WAYS_IN = ("execute", "execute_and_compute_derivatives", "compute_derivatives", 
 @contextmanager
 def clocked(device: Device) -> Iterator[list[float]]:
     """Collects, in a list, the seconds of every call of a device."""
-    spent, inside = [], []
+    spent: list[float] = []
+    inside: list[bool] = []
 
     def timed(way_in: Callable) -> Callable:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -120,7 +121,8 @@ def clocked(device: Device) -> Iterator[list[float]]:
 
         return call
 
-    with mock.patch.multiple(device, **{name: timed(getattr(device, name)) for name in WAYS_IN}):
+    ways: dict[str, Any] = {name: timed(getattr(device, name)) for name in WAYS_IN}
+    with mock.patch.multiple(device, **ways):
         yield spent
 
 
@@ -136,16 +138,16 @@ def time_step(
         limit_s: no further repeat once they have taken so many seconds together.
         warm_up: without it nothing is run beforehand.
     """
-    ours = isinstance(device, str)
     if warm_up:  # the first step prepares what the others find
         step()
-    taken, inside = [], []
-    with nullcontext() if ours else qml.Tracker(device) as tracker:
+    taken: list[float] = []
+    inside: list[float] = []
+    with nullcontext() if isinstance(device, str) else qml.Tracker(device) as tracker:
         while not taken or (len(taken) < repeats and sum(taken) < limit_s):
-            with nullcontext() if ours else clocked(device) as spent:
+            with nullcontext() if isinstance(device, str) else clocked(device) as spent:
                 taken.append(_seconds(step))
-            inside.append(taken[-1] if ours else sum(spent))
-    circuits = 0 if ours else tracker.totals["executions"] // len(taken)
+            inside.append(taken[-1] if spent is None else sum(spent))
+    circuits = 0 if tracker is None else tracker.totals["executions"] // len(taken)
     return Timing(np.array(taken), np.array(inside), circuits)
 
 

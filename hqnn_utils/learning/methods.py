@@ -36,7 +36,7 @@ def middles(entangler: str = "ring", start: str = "near zero") -> dict[str, Midd
     if start not in STARTS:
         raise ValueError(f"unknown start {start!r}: choose one of {', '.join(STARTS)}")
 
-    def circuit(layer: Callable, **options) -> Middle:
+    def circuit(layer: Callable, **options: str) -> Middle:
         return lambda n, depth: STARTS[start](layer(n, depth, **options))
 
     return {
@@ -51,7 +51,7 @@ def middles(entangler: str = "ring", start: str = "near zero") -> dict[str, Midd
 
 
 def _anywhere(layer: nn.Module) -> nn.Module:
-    nn.init.uniform_(layer.theta, -pi, pi)
+    nn.init.uniform_(layer.get_parameter("theta"), -pi, pi)
     return layer
 
 
@@ -98,7 +98,7 @@ def network(
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     before = nn.Sequential(*list(LeNet(1))[:-1]) if body == "LeNet" else nn.Identity()
     if method == LINEAR:
-        head = nn.Linear(BODIES[body], n_classes)
+        head: nn.Module = nn.Linear(BODIES[body], n_classes)
     else:
         middle = method if callable(method) else middles(entangler, start)[method]
         head = dressed(BODIES[body], n_classes, middle, n_qubits, depth)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from math import pi
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,7 +27,11 @@ class HalfTanh(nn.Module):
         return -torch.tanh(theta / 2)
 
 
-HEADS = {"quantum": partial(QuantumActivation, simulator="default.qubit"), "sine": Sine, "sigmoid": HalfTanh}
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "quantum": partial(QuantumActivation, simulator="default.qubit"),
+    "sine": Sine,
+    "sigmoid": HalfTanh,
+}
 """The twins of Experiment 1, which differ in the function of the last neuron and in nothing else.
 
 The quantum one runs its circuit on PennyLane's simulator: with `simulator="statevector"` it would be the sine itself.
@@ -54,7 +59,7 @@ class LeNet(nn.Sequential):
     Source: LeCun et al. 1998, sec. II-B, with ReLU and maximum pooling. Used in book/experiments/quantum_activation.
     """
 
-    def __init__(self, n_outputs: int, dense: str = "relu", convolutional: str = "relu", **options):
+    def __init__(self, n_outputs: int, dense: str = "relu", convolutional: str = "relu", **options: Any):
         for name in (dense, convolutional):
             if name not in ACTIVATIONS:
                 raise ValueError(f"unknown activation {name!r}: choose one of {', '.join(ACTIVATIONS)}")
@@ -87,7 +92,7 @@ class BinaryClassifier(nn.Module):
     Derived in book/experiments/quantum_classifier.
     """
 
-    def __init__(self, head: str, **options):
+    def __init__(self, head: str, **options: Any):
         super().__init__()
         if head not in HEADS:
             raise ValueError(f"unknown head {head!r}: choose one of {', '.join(HEADS)}")

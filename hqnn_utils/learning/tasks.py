@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ class Task:
         """A test image as a person sees it, a square in colour, values in [0, 1]; of a digit the ink is black."""
         if self.body == "LeNet":
             return np.kron(1 - self.test_inputs[row, 0].numpy(), np.ones((4, 4)))[..., None].repeat(3, axis=-1)
-        return np.asarray(ImageOps.fit(photos.decode(self.test_items[row]), (112, 112))) / 255
+        photograph = photos.decode(self.test_items[row])  # type: ignore[arg-type]  # only digits have a row instead of a file
+        return np.asarray(ImageOps.fit(photograph, (112, 112))) / 255
 
     def right(self, ensemble: Ensemble) -> Bool[ndarray, "seeds test"]:
         """Which test images the network of each seed classifies correctly."""
@@ -98,8 +100,8 @@ def held_out(task: Task, share: float = 0.2, seed: int = 0) -> Task:
 
     rows, labels = range(len(task.train_labels)), task.train_labels
     train, test = train_test_split(rows, test_size=share, stratify=labels, random_state=seed)
-    shown = dict(train_inputs=task.train_inputs[train], train_labels=labels[train])
-    return replace(task, **shown, test_inputs=task.train_inputs[test], test_labels=labels[test], test_items=test)
+    shown = replace(task, train_inputs=task.train_inputs[train], train_labels=labels[train])
+    return replace(shown, test_inputs=task.train_inputs[test], test_labels=labels[test], test_items=test)
 
 
 def centred(task: Task) -> Task:
@@ -131,7 +133,7 @@ ANY = "any"
 """Chosen instead of names: whatever is here."""
 
 
-def chosen(names: Sequence[str], split: str = "both", **options) -> dict[str, Task]:
+def chosen(names: Sequence[str], split: str = "both", **options: Any) -> dict[str, Task]:
     """The tasks that a reader chose by name, or with `ANY` those of all data sets that are here, else of the digits.
 
     A data set that was asked for by name is used or refused, never replaced. What `ANY` leaves out is printed, and why.

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,18 +48,17 @@ class Settings:
     device: str = "cpu"
 
 
-def by_body(
-    photographs: tuple[int, int, float], digits: tuple[int, int, float], **common: int | float | str
-) -> dict[str, Settings]:
+def by_body(photographs: tuple[int, int, float], digits: tuple[int, int, float], **common: Any) -> dict[str, Settings]:
     """The settings of the two kinds of tasks: those of photographs for the body `ResNet18`, those of digits for `LeNet`.
 
     Args:
         photographs, digits: epochs, batch size and learning rate.
         common: what both have in common, as for `Settings`.
     """
-    names = ("epochs", "batch_size", "learning_rate")
-    given = {"ResNet18": photographs, "LeNet": digits}
-    return {body: Settings(**dict(zip(names, own, strict=True)), **common) for body, own in given.items()}
+    return {
+        body: Settings(epochs=epochs, batch_size=batch_size, learning_rate=rate, **common)
+        for body, (epochs, batch_size, rate) in {"ResNet18": photographs, "LeNet": digits}.items()
+    }
 
 
 def train(
@@ -105,7 +105,7 @@ def _untrained(task: Task, method: str | Middle, seeds: Sequence[int], settings:
     return Ensemble(partial(network, task.body, method, *sizes, *circuit), seeds, settings.device)
 
 
-def _fit(ensemble: Ensemble, task: Task, method: str | Middle, settings: Settings, **watching: Callable) -> Tensor:
+def _fit(ensemble: Ensemble, task: Task, method: str | Middle, settings: Settings, **watching: Any) -> Tensor:
     how = {name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "optimizer", "points")}
     loss = partial(cross_entropy, reduction="none")
     name = f"{task.name}: {title(task.body, method)}"
@@ -136,7 +136,7 @@ def _once(
 
     def packed() -> bytes:
         content = io.BytesIO()
-        np.savez(content, **compute())
+        np.savez(content, **compute())  # type: ignore[arg-type]  # no array is called allow_pickle
         return content.getvalue()
 
     with np.load(io.BytesIO(kept.once(packed)), allow_pickle=False) as arrays:

@@ -74,7 +74,7 @@ class Ensemble:
         return self._outputs(images, None)
 
     def _outputs(self, images: Tensor, axis: int | None) -> Tensor:
-        def one(parameters, buffers, batch):
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Tensor) -> Tensor:
             return functional_call(self.template, (parameters, buffers), (batch,))
 
         return torch.vmap(one, (0, 0, axis), randomness="different")(self.parameters, self.buffers, images.to(self.device))

@@ -44,7 +44,7 @@ def style() -> None:
             "figure.dpi": 110,
             "figure.facecolor": "white",
             "savefig.bbox": "tight",
-            "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, VERMILION, PURPLE, BLACK]),
+            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, VERMILION, PURPLE, BLACK]),
             "axes.grid": True,
             "axes.spines.top": False,
             "axes.spines.right": False,
@@ -310,7 +310,7 @@ def histogram(values: dict[str, np.ndarray], xlabel: str, ylabel: str, bins: int
     figure, axes = plt.subplots()
     edges = np.histogram_bin_edges(np.concatenate([np.ravel(v) for v in values.values()]), bins)
     for label, v in values.items():
-        axes.hist(np.ravel(v), edges, histtype="stepfilled", alpha=0.35, label=label)
+        axes.hist(np.ravel(v), edges.tolist(), histtype="stepfilled", alpha=0.35, label=label)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     _legend_above(axes)
     return figure

@@ -28,9 +28,10 @@ import threading
 from contextlib import suppress
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
-from typing import IO
+from typing import IO, Any
 
 import psutil
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
 import hqnn_utils
@@ -60,11 +61,12 @@ def start() -> None:
 class WarmProvisioner(LocalProvisioner):
     """Starts a kernel as a fork if it can, and else as jupyter_client does."""
 
-    async def launch_kernel(self, cmd: list[str], **kwargs: object) -> dict:
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the kernel; returns how to reach it."""
         if not (pid := _forked(cmd, **self._scrub_kwargs(kwargs))):
             return await super().launch_kernel(cmd, **kwargs)
-        self.process, self.pid, self.pgid, self.cwd = _Fork(pid), pid, pid, kwargs.get("cwd") or os.getcwd()
+        self.process = _Fork(pid)  # type: ignore[assignment]  # as `Popen`
+        self.pid, self.pgid, self.cwd = pid, pid, kwargs.get("cwd") or os.getcwd()
         return self.connection_info
 
 
@@ -112,12 +114,13 @@ def _forked(
     """The number of a warm kernel's process; `None` if this one must be cold."""
     ancestor = _ancestors.get(os.getpid())
     streams = [_descriptor(stream, own) for own, stream in enumerate((stdin, stdout, stderr))]
-    if not ancestor or others or cmd[:3] != LAUNCHER or None in streams[1:]:
+    if not ancestor or others or cmd[:3] != LAUNCHER:
         return None
     with open(os.devnull) as nothing:  # what a cold kernel reads, too, when it is given nothing
         streams[0] = nothing.fileno() if stdin is None else streams[0]
         order = {"arguments": cmd[3:], "environment": env, "folder": os.fspath(cwd or os.getcwd())}
-        return None if streams[0] is None else ancestor.fork(order, streams)
+        known = [stream for stream in streams if stream is not None]
+        return ancestor.fork(order, known) if len(known) == len(streams) else None
 
 
 def _descriptor(stream: Stream, own: int) -> int | None:
@@ -179,10 +182,10 @@ def ancestor(line: int) -> None:
     parent, environment, orders = os.getppid(), dict(os.environ), socket.socket(fileno=line)
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as ipykernel does before any import
     # Pandas looks, while it is imported, for a terminal to fit its tables into.
-    sys.stdout.reconfigure(encoding="UTF-8")
-    builtins.get_ipython = lambda: SimpleNamespace(kernel=None)
+    sys.stdout.reconfigure(encoding="UTF-8")  # type: ignore[union-attr]
+    vars(builtins)["get_ipython"] = lambda: SimpleNamespace(kernel=None)
     _import_all()
-    del builtins.get_ipython
+    del vars(builtins)["get_ipython"]
     if not os.fork():
         os._exit(0)
     os.wait()

@@ -18,6 +18,7 @@ import math
 import operator
 import re
 import tokenize
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,7 +30,7 @@ from hqnn_utils.notebooks import results
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 LINE = "`name: type = value  # meaning, in [low, high]` (or `… in {a, b}`)"
-OPERATORS = {
+OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -200,7 +201,7 @@ def _lines(source: str) -> list[tuple[ast.stmt, str]]:
         for token in tokenize.generate_tokens(io.StringIO(code).readline)
         if token.type == tokenize.COMMENT
     }
-    return [(line, comments.get(line.end_lineno, "")) for line in ast.parse(code).body]
+    return [(line, comments.get(line.end_lineno or 0, "")) for line in ast.parse(code).body]
 
 
 def _default(name: str, written: ast.expr | None) -> object:
@@ -327,7 +328,7 @@ def _cells(namespace: dict) -> list[str]:
 
 def _declaring(cells: list[str]) -> str:
     """The parameters cell, as it was run last; other cells that declare something do not replace it."""
-    found, names = "", set()
+    found, names = "", set[str]()
     for source in cells:
         try:
             lines = [(line, comment) for line, comment in _lines(source) if isinstance(line, ast.AnnAssign)]

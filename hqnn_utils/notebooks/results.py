@@ -130,7 +130,7 @@ def record(
         glue(full, value, _fitting(unit, full, ""), _fitting(tolerance, full, 0.0))
 
 
-def _results(facts: Any, name: str) -> Iterator[tuple[str, object]]:
+def _results(facts: Any, name: str) -> Iterator[tuple[str, Any]]:
     if hasattr(facts, "iterrows"):  # not by its class: pandas takes a while to import
         facts = {row: dict(cells) for row, cells in facts.iterrows()}
     elif hasattr(facts, "_asdict"):
@@ -176,7 +176,7 @@ def _show(data: dict) -> None:
 class Result:
     """A number or a string that a chapter glued."""
 
-    value: object
+    value: float | int | str
     unit: str
     tolerance: float
 
@@ -221,7 +221,7 @@ def run_of(path: Path) -> dict:
 
 def run_in(notebook: dict) -> dict:
     """As `run_of`, of a notebook that was read already."""
-    own = next((o["data"][RUN] for o in reversed(_outputs(notebook)) if is_record(o) and RUN in o["data"]), {})
+    own: dict = next((o["data"][RUN] for o in reversed(_outputs(notebook)) if is_record(o) and RUN in o["data"]), {})
     by_runner = notebook["metadata"].get("hqnn", {})
     found = (by_runner if by_runner.get("run") == own.get("run") else {}) | own
     if not found:

@@ -279,7 +279,7 @@ def _text(notebook: Any, chapter: str, in_force: dict, started: float, **more: o
     return nbformat.writes(notebook) + "\n"  # as nbformat.write does
 
 
-def _write(text: str, output: Path, overwrite: bool = False) -> Path:
+def _write(text: str, output: Path, overwrite: bool = False) -> Path:  # type: ignore[return]  # names never end
     """Write a run, under the first free name if none may be replaced; in a temporary folder if it cannot be written there.
 
     Raises:
@@ -331,14 +331,18 @@ def _write_new(text: str, place: Path) -> Path:
 
 def _cause(error: BaseException) -> dict:
     """What ended a run: the error's name and message, and the number of the cell if one failed."""
-    if hasattr(error, "ename"):  # of papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    if isinstance(error, PapermillExecutionError):
         return {"error": error.ename, "message": error.evalue, "cell": error.exec_count}
     return {"error": type(error).__name__, "message": str(error)}
 
 
 def _told(chapter: str, error: Exception) -> str:
     """What a reader should see of a failed run: the cause, not the machinery around it."""
-    if not hasattr(error, "ename"):
+    from papermill.exceptions import PapermillExecutionError
+
+    if not isinstance(error, PapermillExecutionError):
         if isinstance(error, OSError):
             return f"{chapter}: {error}"
         if isinstance(error, RuntimeError):  # of nbclient and jupyter_client

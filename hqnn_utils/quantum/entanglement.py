@@ -136,7 +136,7 @@ def interaction_variances(
     order of a term is the number of inputs whose factor is not constant. Derived in book/experiments/quantum_entanglement.
     """
 
-    def basis(x):
+    def basis(x: ndarray) -> ndarray:
         return np.stack([np.ones_like(x), np.cos(x), np.sin(x)], axis=-1)
 
     places = 2 * pi / 3 * np.arange(3)
@@ -153,7 +153,8 @@ def interaction_variances(
             change = np.sqrt(np.diag([1.0, 0.5, 0.5]))
         else:
             functions = basis(angles[:, axis]) / np.sqrt(len(angles))
-            change = np.linalg.qr(np.concatenate([functions, np.zeros((3, 3))]), mode="r")  # padded: one sample may be all
+            padded = np.concatenate([functions, np.zeros((3, 3))])  # one sample may be all
+            change = np.linalg.qr(padded, mode="r")  # type: ignore[assignment]  # NumPy's stubs know one result of all modes
         coefficients = np.moveaxis(np.tensordot(change @ solve, coefficients, axes=(1, axis)), 0, axis)
     order = (np.indices([3] * n) > 0).sum(axis=0)
     return np.stack([(coefficients[order == k] ** 2).sum(axis=0) for k in range(1, n + 1)], axis=-1)

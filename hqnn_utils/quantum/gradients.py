@@ -37,19 +37,19 @@ def shift_rule(
     Why it holds: f(θ+s) - f(θ-s) = Σ_ω 2 sin(ωs) · g_ω(θ), and f′ = Σ_ω ω g_ω(θ), so the c_k solve a linear system.
     Source: Wierichs et al. 2022, sec. 3. Derived in book/foundations/parameter_shift.
     """
-    frequencies = np.asarray(frequencies, dtype=float)
-    number = len(frequencies)
-    if number == 0 or (frequencies <= 0).any() or len(np.unique(frequencies)) < number:
-        raise ValueError(f"frequencies must be positive and distinct, got {frequencies.tolist()}")
+    omega = np.asarray(frequencies, dtype=float)
+    number = len(omega)
+    if number == 0 or (omega <= 0).any() or len(np.unique(omega)) < number:
+        raise ValueError(f"frequencies must be positive and distinct, got {omega.tolist()}")
     if shifts is None:
-        shifts = (2 * np.arange(1, number + 1) - 1) * pi / (2 * number * frequencies.min())
-    shifts = np.asarray(shifts, dtype=float)
-    if len(shifts) != number:
-        raise ValueError(f"{number} frequencies need {number} shifts, got {len(shifts)}")
-    waves = 2 * np.sin(np.outer(frequencies, shifts))  # (frequency, shift)
+        shifts = (2 * np.arange(1, number + 1) - 1) * pi / (2 * number * omega.min())
+    steps = np.asarray(shifts, dtype=float)
+    if len(steps) != number:
+        raise ValueError(f"{number} frequencies need {number} shifts, got {len(steps)}")
+    waves = 2 * np.sin(np.outer(omega, steps))  # (frequency, shift)
     if np.linalg.svd(waves, compute_uv=False).min() < 1e-8:
-        raise ValueError(f"the shifts {shifts.tolist()} cannot tell the frequencies {frequencies.tolist()} apart")
-    return np.linalg.solve(waves, frequencies), shifts
+        raise ValueError(f"the shifts {steps.tolist()} cannot tell the frequencies {omega.tolist()} apart")
+    return np.linalg.solve(waves, omega), steps
 
 
 @one_dtype
@@ -92,7 +92,10 @@ class Probe(NamedTuple):
 
 
 def probe(
-    model: nn.Module, images: Float[Tensor, "batch *image"], losses: Callable[[Tensor], Tensor], kinds: tuple[type, ...]
+    model: nn.Module,
+    images: Float[Tensor, "batch *image"],
+    losses: Callable[[Tensor], Tensor],
+    kinds: tuple[type[nn.Module], ...],
 ) -> dict[str, Probe]:
     """The gradient on its way through a network: one `Probe` for each activation function, first layer first.
 
@@ -158,5 +161,5 @@ class ShiftRule(torch.autograd.Function):
         return None, ((plus - minus) / 2 * grad).sum(dim=-1).movedim(0, -1)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], f: Callable[[Tensor], Tensor], angles: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[None, int], f: Callable[[Tensor], Tensor], angles: Tensor) -> tuple[Tensor, int]:
         return ShiftRule.apply(f, angles.movedim(in_dims[1], 0)), 0

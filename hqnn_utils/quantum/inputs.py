@@ -47,7 +47,7 @@ def one_dtype(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
                     seen = REAL.get(dtype, dtype) if of_states else dtype
                 elif dtype is not seen:
                     return _promoted(function, of_states, args, options)
-        return function(*args) if seen in PRECISIONS else _promoted(function, of_states, args, options)
+        return function(*args, **options) if seen in PRECISIONS else _promoted(function, of_states, args, options)
 
     return at_once
 
@@ -90,7 +90,7 @@ def _untold() -> Iterator[None]:
 
 def is_count(value: object, least: int) -> bool:
     """Whether a value is a whole number of at least `least`; True and 2.0 are none."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and bool(value >= least)
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def require_sizes(n_qubits: int, depth: int = 0) -> None:

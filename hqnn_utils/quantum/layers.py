@@ -19,6 +19,7 @@ the book's is more than it saves (benchmarks/compiled.py).
 """
 
 import pickle
+from collections.abc import Callable
 from functools import partial
 from math import pi
 from typing import Any
@@ -42,7 +43,7 @@ from hqnn_utils.quantum.inputs import one_dtype, require_eager, require_shots, r
 class Exact:
     """Our engine where nothing is measured: torch computes it all, and differentiates it."""
 
-    node = None
+    node: qml.QNode | None = None
 
     def __call__(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
         return statevector.expval_z(x, theta, entangler)
@@ -54,7 +55,8 @@ class Opaque:
     Its `rows` takes data `(rows, n)` and weights `(rows, depth, n)`, a set for each row, to ⟨Z⟩ `(rows, n)`.
     """
 
-    node = None
+    node: qml.QNode | None = None
+    rows: Callable[[Tensor, Tensor, str], Tensor]
 
     @one_dtype
     def __call__(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
@@ -94,7 +96,8 @@ class Sampled(Opaque):
 
     def __init__(self, shots: int, seed: int | None):
         require_shots(shots, seed)
-        self.shots, self.seed, self.generators = int(shots), seed, {}
+        self.shots, self.seed = int(shots), seed
+        self.generators: dict[torch.device, torch.Generator] = {}
 
     def generator(self, device: torch.device) -> torch.Generator:
         """For tensors of a device of torch."""
@@ -117,6 +120,8 @@ class Sampled(Opaque):
 
 class OnDevice(Opaque):
     """A PennyLane device: by a method of its own, or by our shift rule, since PennyLane's refuses trainable batches."""
+
+    node: qml.QNode
 
     def __init__(self, simulator: str | Device, diff_method: str, n_qubits: int, shots: int, seed: int | None):
         self.given = simulator, diff_method, n_qubits, shots, seed
@@ -311,6 +316,8 @@ class ScrambledLayer(nn.Module):
 
     Shape: as for `QuantumLayer`. Used in book/evidence/how_strong.
     """
+
+    scramblers: Tensor
 
     def __init__(self, n_qubits: int, depth: int):
         require_sizes(n_qubits, depth)

@@ -65,8 +65,8 @@ def _constant(make: Callable[..., Any]) -> Callable[..., Any]:
         tensors = made(*arguments)
         return tree_map(torch.ops.aten.lift_fresh, tensors) if is_in_torch_dispatch_mode() else tensors
 
-    constant.cache_clear = made.cache_clear
-    constant._dynamo_marked_constant = True  # torch.compiler.assume_constant_result, without its import of two seconds
+    # The mark is torch.compiler.assume_constant_result, without its import of two seconds.
+    vars(constant).update(cache_clear=made.cache_clear, _dynamo_marked_constant=True)
     return constant
 
 
