@@ -133,13 +133,9 @@ def fit(
     Models do not share parameters, so the gradient of the summed losses is each model's own gradient, and an optimiser, which
     works element by element, makes each model's own step.
     """
-    _check_settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
+    _check_settings(optimizer, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    _check_images(images, labels)
     n = len(images)
-    if not n == len(labels) > 0:
-        raise ValueError(f"every image needs a label, and there must be some: got {n} images and {len(labels)} labels")
-    finite("images", images, row=range(n))
     part_of, steps = _parts(-(-n // batch_size), points)
     step = _stepper(ensemble, images.to(ensemble.device), labels.to(ensemble.device), loss, optimizer, learning_rate)
     generators = [torch.Generator().manual_seed(seed) for seed in ensemble.seeds]
@@ -187,7 +183,16 @@ def _parts(steps: int, points: int) -> tuple[list[int], list[str]]:
     return [number for number, part in enumerate(parts) for _ in part], [f"{part[0] + 1} to {part[-1] + 1}" for part in parts]
 
 
-def _check_settings(**settings: float) -> None:
+def _check_images(images: Tensor, labels: Tensor) -> None:
+    if not len(images) == len(labels) > 0:
+        got = f"{len(images)} images and {len(labels)} labels"
+        raise ValueError(f"every image needs a label, and there must be some: got {got}")
+    finite("images", images, row=range(len(images)))
+
+
+def _check_settings(optimizer: str, **settings: float) -> None:
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
     for what, value in settings.items():
         if what == "learning_rate" and not 0 < value < inf:
             raise ValueError(f"{what} must be positive, got {value}")

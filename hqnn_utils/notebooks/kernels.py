@@ -39,8 +39,12 @@ import hqnn_utils
 LAUNCHER = [sys.executable, "-m", "ipykernel_launcher"]
 # Its folder is no place to import from; a kernel will add that of its chapter.
 PROGRAM = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import ancestor; ancestor(int(sys.argv[1]))"
-READ_LATE = re.compile(r"(HQNN|AWS|JPY|PYTEST|PAPERMILL)_\w+|\w+_proxy|TMPDIR|PWD|OLDPWD|COLUMNS|LINES", re.IGNORECASE)
-"""Variables that nothing reads while it is imported; two kernels that differ in others have no common ancestor."""
+READ_LATE = re.compile(
+    r"(HQNN|AWS|JPY|PYTEST|PAPERMILL)_\w+|\w+_proxy|TMPDIR|PWD|OLDPWD|COLUMNS|LINES|KMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)",
+    re.IGNORECASE,
+)
+"""Variables that nothing reads while it is imported, and two that scikit-learn then sets itself, in whoever asks as in the
+ancestor; two kernels that differ in others have no common ancestor."""
 Stream = int | IO | None
 """As `Popen` takes one."""
 

@@ -85,6 +85,18 @@ def test_training_works_with_finite_shots(tmp_path):
     assert found["twins_differ"].value > 0  # shots are noise, so the twins part
 
 
+def test_networks_of_experiment_3_may_be_made_and_trained_otherwise(tmp_path):
+    otherwise = dict(methods="-sine", entangler="linear", start="uniform", optimizer="rmsprop", first_seed="7")
+    otherwise |= dict(split="clean", features="standardised", torch_device="auto", depths="1,2")
+    runs.run(
+        "quantum_entanglement", {"datasets": "digits"} | BRIEF["quantum_entanglement"] | otherwise, tmp_path / "out.ipynb"
+    )
+    found = results.of(tmp_path / "out.ipynb")
+    assert {"digits_sine", "digits_ent_over_classical"} <= found.keys()
+    assert found["n_cnots"].value == 2 * 3  # a line of four qubits, twice
+    assert found["digits_ent_theta"].value > 0.5  # far from the start near zero
+
+
 def test_quantum_and_sine_stay_one_function_in_ten_classes(tmp_path):
     output = tmp_path / "activation.ipynb"
     runs.run("quantum_activation", {"dataset": "digits"} | BRIEF["quantum_activation"] | {"controls": "['sine']"}, output)
@@ -121,6 +133,10 @@ def test_the_notebook_refuses_under_plain_papermill(papermill, name, value, mess
         ("gradient_vanishing", {"controls": "['swish']"}, "allowed is in {tanh, sigmoid, relu}"),
         ("gradient_vanishing", {"epsilon": "0"}, "allowed is in [0.001, 0.99]"),
         ("gradient_vanishing", {"epsilon": "-0.1"}, "allowed is in [0.001, 0.99]"),
+        ("quantum_entanglement", {"entangler": "none"}, "allowed is in {ring, linear, all}"),
+        ("quantum_entanglement", {"methods": "-sin"}, "allowed is in {classical, -linear, -sine"),
+        ("how_strong", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
+        ("how_strong", {"first_seed": "-1"}, "allowed is in [0, 1000000]"),
         ("gradient_vanishing", {"entangler": "star"}, "allowed is in {none, linear, ring, all}"),
         ("gradient_vanishing", {"initial": "zeros"}, "allowed is in {torch, xavier, kaiming}"),
         ("quantum_classifier", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hqnn_utils.checks import NotFinite
 from hqnn_utils.quantum import statevector
-from hqnn_utils.quantum.circuits import ENTANGLERS, bell, cnot_pairs, expval_z, layered, qnode, separable, state
+from hqnn_utils.quantum.circuits import ENTANGLERS, bell, cnot_pairs, expval_z, layered, prepared_state, qnode, separable
 from hqnn_utils.quantum.entanglement import (
     concurrence,
     entangling_capability,
@@ -119,7 +119,7 @@ def test_the_first_qubit_is_the_part_unless_told_otherwise(measure):
 
 
 def test_the_slides_two_states_differ_in_entanglement():
-    found = [concurrence(state(circuit, 2).numpy()) for circuit in (bell, separable)]
+    found = [concurrence(prepared_state(circuit, 2).numpy()) for circuit in (bell, separable)]
     assert found == pytest.approx([1, 0], abs=1e-7)
 
 
@@ -152,7 +152,7 @@ def test_meyer_wallach_of_known_states(amplitudes, q):
 
 def test_the_layered_circuit_is_entangled_by_its_entangler_alone():
     x, theta = torch.tensor([0.3, -0.8, 1.1]), torch.tensor([[0.5, 1.2, -0.4]])
-    found = {name: meyer_wallach(state(layered, 3, x, theta, name).numpy()) for name in ("none", "ring")}
+    found = {name: meyer_wallach(prepared_state(layered, 3, x, theta, name).numpy()) for name in ("none", "ring")}
     assert found["none"] == pytest.approx(0, abs=1e-6)
     assert found["ring"] > 0.1
 
