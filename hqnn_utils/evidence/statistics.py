@@ -25,11 +25,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def __mul__(self, factor: float) -> "Interval":  # type: ignore[override]  # a tuple would be repeated
+    def __mul__(self, factor: int | float) -> "Interval":  # type: ignore[override]  # a tuple would be repeated
         """The interval in a unit that is so many times smaller; the factor is positive."""
         return Interval(*(factor * number for number in self))
 
-    def __rmul__(self, factor: float) -> "Interval":  # type: ignore[override]
+    def __rmul__(self, factor: int | float) -> "Interval":  # type: ignore[override]
         return self * factor
 
     def __format__(self, form: str) -> str:

@@ -190,7 +190,7 @@ def _check_images(images: Tensor, labels: Tensor) -> None:
     finite("images", images, row=range(len(images)))
 
 
-def _check_settings(optimizer: str, **settings: float) -> None:
+def _check_settings(optimizer: str, **settings: int | float) -> None:
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
     for what, value in settings.items():
