@@ -200,7 +200,7 @@ class Scaling(NamedTuple):
     per_gate: float
     per_amplitude: float
 
-    def __call__(self, n_qubits: ArrayLike, depth: int = 2) -> np.ndarray | float:
+    def __call__(self, n_qubits: int | ArrayLike, depth: int = 2) -> np.ndarray | float:
         """Seconds, for one number of qubits or an array of them."""
         n = np.asarray(n_qubits)
         count = np.vectorize(lambda n: gates(int(n), depth))(n)

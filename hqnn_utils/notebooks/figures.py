@@ -139,7 +139,7 @@ def angle_axis(figure: Figure) -> Figure:
     return figure
 
 
-def log_axis(figure: Figure, ticks: Sequence[float]) -> Figure:
+def log_axis(figure: Figure, ticks: Sequence[int | float]) -> Figure:
     """Make the horizontal axis of a figure logarithmic, with a tick at each of these positive values and at no other."""
     axes = figure.axes[0]
     axes.set_xscale("log")
@@ -170,7 +170,7 @@ def learning_curves(histories: dict[str, np.ndarray], ylabel: str, points: int =
 
 
 def intervals(
-    x: Sequence[float],
+    x: Sequence[int | float],
     found: dict[str, Sequence[tuple]],
     xlabel: str,
     ylabel: str,
@@ -232,7 +232,7 @@ def layer_panels(panels: dict[str, dict[str, Sequence[Sequence]]], layers: Seque
 
 
 def seed_dots(
-    values: dict[str, Sequence[float]], intervals: dict[str, tuple], xlabel: str, marks: dict | None = None
+    values: dict[str, Sequence[int | float]], intervals: dict[str, tuple], xlabel: str, marks: dict | None = None
 ) -> Figure:
     """One row a model: every seed a dot, the mean and its interval as a bar beside them.
 
@@ -260,7 +260,7 @@ def seed_dots(
 
 
 def seed_panels(
-    values: dict[str, dict[str, Sequence[float]]], xlabel: str, marks: dict[str, dict[str, float]] | None = None
+    values: dict[str, dict[str, Sequence[int | float]]], xlabel: str, marks: dict[str, dict[str, float]] | None = None
 ) -> Figure:
     """One panel a data set, one row a model: every seed a dot, their mean a bar, and what was published a cross.
 
