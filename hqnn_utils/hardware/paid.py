@@ -94,7 +94,7 @@ def within_budget(
             yield opened
 
 
-def _agree(device: Device, usd: float, paid: object, **plan: float) -> None:
+def _agree(device: Device, usd: float, paid: object, **plan: int | float) -> None:
     costs = f"{device.name} costs money ({device.price})"
     if paid is not True:
         raise BudgetError(f"{costs}: set paid=True, and a sum, to use it; got paid={paid!r}")
