@@ -50,6 +50,13 @@ def _started(manager: KernelManager, options: dict):
         manager.shutdown_kernel(now=True)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def ancestor():
+    """One that knows the variables of now: imports of other tests set some, and kernels that differ in them are cold."""
+    if earlier := kernels._ancestors.pop(os.getpid(), None):
+        earlier.close()
+
+
 @contextmanager
 def warm(**options):
     kernels.start()
