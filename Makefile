@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
 
 # Compiled bytecode saves every process 10 to 30 s of importing torch and PennyLane.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,7 +15,7 @@ export HQNN_DATA := $(shell case "$$HQNN_DATA" in ([/~]*) ;; (*) printf %s "$$PW
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint run lab chapters numbers bench bench-experiment peers lock clean
+.PHONY: help setup book test lint run lab chapters numbers bench bench-circuits bench-experiment peers lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -71,10 +72,13 @@ numbers: $(READY)  ## write the recorded numbers into the sentences of all pages
 bench: $(READY)  ## time the quantum layer against other systems
 	$(BIN)/python benchmarks/layer.py $(ARGS)
 
+# In the peers' environment, if it is there: it has everything that is timed.
+bench-circuits: $(READY)  ## time a suite of circuits as layers, by CircuitLayer and by others
+	$$(test -x $(PEERS)/bin/python && echo $(PEERS) || echo $(VENV))/bin/python benchmarks/circuits.py $(ARGS)
+
 bench-experiment: $(READY)  ## time the features, the table of twelve and the seeds of Experiment 3
 	$(BIN)/python benchmarks/experiment.py $(ARGS)
 
-PEERS := .venv-peers
 peers: $(READY)  ## make the environment of the other systems that `make bench` times
 	$(PYTHON) -m venv $(PEERS)
 	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --requirement benchmarks/peers.txt

@@ -42,14 +42,12 @@ QUICK = [setting for setting in SETTINGS if setting[0] in ("head", "models") or 
 QUICK = [setting for setting in QUICK if setting[2]["n"] in (2, 4, 8) and setting[2]["depth"] == 2]
 
 CHOICES = [
-    *(("MATRIX_QUBITS", (0, 99), {"n": n, "depth": 2, "batch": 32}) for n in (3, 4, 5, 6, 7)),
-    *(("BLOCK_QUBITS", range(1, 9), {"n": n, "depth": 2, "batch": 32}) for n in (8, 12, 14)),
-    *(
-        ("TABLE_ANGLES", (0, 99), {"n": n, "depth": depth, "batch": 32})
-        for n, depth in ((4, 1), (2, 3), (4, 2), (3, 3), (5, 2))
-    ),
+    *(("WHOLE_WIRES", (0, 99), {"n": n, "depth": 2, "batch": 32}) for n in (6, 7, 8)),
+    *(("BLOCK_WIRES", range(1, 9), {"n": n, "depth": 2, "batch": 32}) for n in (8, 12, 14)),
+    *(("TABLE_ANGLES", (5, 8, 10), {"n": n, "depth": depth, "batch": 32}) for n, depth in ((2, 3), (4, 2), (3, 3), (5, 2))),
+    *(("TABLE_ENTRIES", (2**12, 2**14, 2**16, 2**18), {"n": n, "depth": depth, "batch": 32}) for n, depth in ((5, 4), (6, 4))),
 ]
-"""Constant of `hqnn_utils.quantum.statevector`, the values it is timed at, size."""
+"""Constant of `hqnn_utils.quantum.engine`, the values it is timed at, size."""
 
 CAPTIONS = {
     "batch": ("Batch, with n = 4 and depth 2", "batch"),

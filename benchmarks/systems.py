@@ -6,7 +6,8 @@ inputs and weights, in float32 wherever the system allows. The peers are importe
 environment has them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from math import pi
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils import vector_to_parameters
 
-from hqnn_utils.quantum import statevector
+from hqnn_utils.quantum import engine, programs
 from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, layered
 from hqnn_utils.quantum.layers import QuantumLayer
 
@@ -249,8 +250,12 @@ def layer_step(name: str, n: int, depth: int, batch: int, seed: int = 0):
 
         run, arguments = compiled(SYSTEMS[name].make, n, depth), jax.device_put((x, theta, np.ones_like(x)))
         return lambda: jax.block_until_ready(run(*arguments))
-    module, x = torch_module(name, n, depth, theta), torch.tensor(x, requires_grad=True)
-    weights = list(module.parameters())
+    return derivatives(torch_module(name, n, depth, theta), x)
+
+
+def derivatives(module: nn.Module, x: np.ndarray):
+    """The step of a torch module."""
+    weights, x = list(module.parameters()), torch.tensor(x, requires_grad=True)
 
     def step():
         values = module(x)
@@ -259,19 +264,33 @@ def layer_step(name: str, n: int, depth: int, batch: int, seed: int = 0):
     return step
 
 
+@contextmanager
+def chosen(constant: str, value: int) -> Iterator[None]:
+    """Our engine with one of its constants at another value. What it compiles here is not kept for others."""
+
+    def forget():
+        for name in ("_program", "program", "pools", "ready", "ready_separate"):
+            getattr(programs, name).cache_clear()
+
+    usual = getattr(engine, constant)
+    forget()
+    setattr(engine, constant, value)
+    try:
+        yield
+    finally:
+        setattr(engine, constant, usual)
+        forget()
+
+
 def choice_step(name: str, n: int, depth: int, batch: int, seed: int = 0, *, constant: str, value: int):
-    """As `layer_step` of our engine, with one of its constants at another value."""
-    step = layer_step(name, n, depth, batch, seed)
-
-    def chosen():
-        usual = getattr(statevector, constant)
-        setattr(statevector, constant, value)
-        try:
-            return step()
-        finally:
-            setattr(statevector, constant, usual)
-
-    return chosen
+    """As `layer_step` of our engine, compiled with one of its constants at another value."""
+    x, theta = inputs(n, depth, batch, seed)
+    layer = torch_module(name, n, depth, theta)
+    with chosen(constant, value):
+        made = programs.ready(layer.key, n, torch.float32, torch.device("cpu"))
+    circuit = Function(lambda x, theta: made.outputs(x, [theta]), n, depth)
+    circuit.load_state_dict(layer.state_dict())
+    return derivatives(circuit, x)
 
 
 def head_step(name: str, n: int, depth: int, batch: int, seed: int = 0):

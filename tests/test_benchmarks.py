@@ -37,19 +37,34 @@ def test_a_system_with_other_gradients_is_refused(systems, monkeypatch):
         systems.build("wrong", "layer", 3, 1, 2)
 
 
-@pytest.mark.parametrize("constant, value", [("MATRIX_QUBITS", 0), ("BLOCK_QUBITS", 2), ("TABLE_ANGLES", 0)])
-def test_a_choice_holds_while_its_step_runs_and_changes_no_result(systems, monkeypatch, constant, value):
-    usual, seen = getattr(systems.statevector, constant), []
-    engine = systems.statevector.expval_z
+@pytest.mark.parametrize(
+    "constant, value, n, depth",
+    [("WHOLE_WIRES", 0, 6, 2), ("BLOCK_WIRES", 2, 7, 2), ("TABLE_ANGLES", 5, 4, 2), ("TABLE_ENTRIES", 2**12, 4, 3)],
+)
+def test_a_choice_holds_where_its_circuit_is_compiled_and_changes_no_result(systems, monkeypatch, constant, value, n, depth):
+    usual, seen, plans = getattr(systems.engine, constant), [], []
 
     def watched(*arguments):
-        seen.append(getattr(systems.statevector, constant))
-        return engine(*arguments)
+        seen.append(getattr(systems.engine, constant))
+        plans.append(systems.engine.Plan(*arguments))
+        return plans[-1]
 
-    monkeypatch.setattr(systems.statevector, "expval_z", watched)
-    step = systems.build("statevector", "choice", 4, 2, 3, constant=constant, value=value)
-    assert systems.deviation(step(), 4, 2, 3) < systems.TOLERANCE
-    assert seen == [value, value] and getattr(systems.statevector, constant) == usual
+    monkeypatch.setattr(systems.programs, "Plan", watched)
+    step = systems.build("statevector", "choice", n, depth, 3, constant=constant, value=value)
+    assert systems.deviation(step(), n, depth, 3) < systems.TOLERANCE
+    assert seen == [value] and getattr(systems.engine, constant) == usual
+    systems.layer_step("statevector", n, depth, 3)()
+    assert seen == [value, usual]
+    chosen, ours = ([[part.tables.shape for part in group] for group in plan.groups] for plan in plans)
+    assert chosen != ours
+
+
+def test_every_choice_of_a_constant_gives_the_values_and_gradients_of_the_definition(systems):
+    import layer
+
+    for constant, values, size in layer.CHOICES:
+        for value in {min(values), max(values)} if size["n"] < 8 else ():
+            systems.build("statevector", "choice", **size, constant=constant, value=value)
 
 
 @pytest.mark.usefixtures("unchecked", "systems")
@@ -95,7 +110,8 @@ def test_the_committed_results_hold_together_and_name_no_place(systems):
     assert set(results) == {"meta", "rows", "choices", "dropped", "usable_from_torch"}
     assert {"date", "cores", "threads", "python", "versions"} <= set(results["meta"])
     assert {row["case"] for row in results["rows"]} == {"batch", "width", "depth", "head", "models"}
-    assert {row["constant"] for row in results["choices"]} == {"MATRIX_QUBITS", "BLOCK_QUBITS", "TABLE_ANGLES"}
+    constants = {"WHOLE_WIRES", "BLOCK_WIRES", "TABLE_ANGLES", "TABLE_ENTRIES"}
+    assert {row["constant"] for row in results["choices"]} == constants
     assert all(row["system"] in results["usable_from_torch"] for row in results["rows"])
     for row in results["rows"] + results["choices"]:
         assert 0 < row["low_s"] <= row["median_s"] <= row["high_s"]

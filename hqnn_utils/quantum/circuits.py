@@ -5,6 +5,7 @@ expectation values, shots, states and drawings alike. All angles are in radians.
 """
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import pennylane as qml
@@ -31,6 +32,11 @@ def h_ry(theta: TensorLike, wire: int = 0) -> None:
     """
     qml.Hadamard(wire)
     qml.RY(theta, wire)
+
+
+def activation(theta: TensorLike) -> None:
+    """`h_ry` of a row of one angle, `(..., 1)`: what stands behind a quantum activation function."""
+    h_ry(theta[..., 0])
 
 
 def bell() -> None:
@@ -89,10 +95,11 @@ def cnot_pairs(n_qubits: int, entangler: str) -> list[tuple[int, int]]:
     """
     if entangler not in ENTANGLERS:
         raise ValueError(f"unknown entangler {entangler!r}: choose one of {', '.join(ENTANGLERS)}")
+    if entangler == "all":
+        return [(i, j) for i in range(n_qubits) for j in range(i + 1, n_qubits)]
     linear = [(i, i + 1) for i in range(n_qubits - 1)]
-    ring = linear + ([(n_qubits - 1, 0)] if n_qubits > 1 else [])
-    every = [(i, j) for i in range(n_qubits) for j in range(i + 1, n_qubits)]
-    return {"none": [], "linear": linear, "ring": ring, "all": every}[entangler]
+    ring = [(n_qubits - 1, 0)] if n_qubits > 1 else []
+    return {"none": [], "linear": linear, "ring": linear + ring}[entangler]
 
 
 def layered(x: TensorLike, theta: TensorLike, entangler: str = "ring") -> None:
@@ -137,6 +144,31 @@ def reuploading(x: TensorLike, scale: TensorLike, theta: TensorLike, entangler: 
             qml.RY(angles[i], i)
         for pair in cnot_pairs(n_qubits, entangler):
             qml.CNOT(pair)
+
+
+def scrambled(x: TensorLike, theta: TensorLike, scramblers: TensorLike) -> None:
+    """The layered circuit with a matrix in place of each layer's entangler.
+
+    Args:
+        x, theta: as for `layered`.
+        scramblers: unitary matrices `(depth, 2**n_qubits, 2**n_qubits)`, which act on rows of amplitudes from the right.
+
+    Used in book/evidence/how_strong.
+    """
+    n_qubits = x.shape[-1]
+    for i in range(n_qubits):
+        qml.Hadamard(i)
+        qml.RY(x[..., i], i)
+    for matrix, layer in zip(scramblers, theta, strict=True):
+        qml.QubitUnitary(matrix.T, wires=range(n_qubits))
+        for i in range(n_qubits):
+            qml.RY(layer[i], i)
+
+
+@lru_cache
+def given(function: Callable[..., Any], *args: Any, **options: Any) -> Callable[..., Any]:
+    """A function some of whose arguments are given, the same object whenever it is asked for: so a circuit is traced once."""
+    return partial(function, *args, **options)
 
 
 def expval_z(n_qubits: int) -> list[ExpectationMP]:

@@ -8,14 +8,17 @@ from collections.abc import Callable, Sequence
 from math import factorial, pi
 
 import numpy as np
+import pennylane as qml
 import torch
 from jaxtyping import Float, Inexact
 from numpy import ndarray
 from torch import Tensor
 
 from hqnn_utils.checks import finite
-from hqnn_utils.quantum import statevector
-from hqnn_utils.quantum.circuits import cnot_pairs
+from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, given, layered
+from hqnn_utils.quantum.engine import Angles, Plan
+from hqnn_utils.quantum.programs import Definition, key_of, ready
+from hqnn_utils.quantum.tracing import Fixed, Rotation
 
 
 def schmidt_coefficients(state: Inexact[ndarray, "*batch dim"], part: Sequence[int] = (0,)) -> Float[ndarray, "*batch rank"]:
@@ -172,12 +175,20 @@ def every_subset(
         For each subset s, counted from 0 (no CNOT) to all: CNOT j of layer l is there if bit `l * k + j` of s is 1, where an
         entangler has k CNOTs. Memory: `2**(depth * k)` times that of one circuit.
     """
-    pairs = cnot_pairs(x.shape[-1], entangler)
-    subsets = [[pair for j, pair in enumerate(pairs) if s >> j & 1] for s in range(2 ** len(pairs))]
-    psi = statevector.encoded(x).unsqueeze(0)
+    n = int(x.shape[-1])
+    pairs = cnot_pairs(n, entangler)
+    cnot = qml.CNOT.compute_matrix().astype(complex)
+    definition = Definition(given(layered, entangler="none"), (("theta", (0, n)),), given(expval_z, n), tuple(range(n)))
+    encoding = ready(key_of(definition), n, x.dtype, x.device)
+    layout = encoding.program.plan.layout
+    cnots = [[Fixed(pair, cnot) for j, pair in enumerate(pairs) if s >> j & 1] for s in range(2 ** len(pairs))]
+    subsets = [Plan(gates, n, (0, 0), layout).tensors(x.dtype, x.device) for gates in cnots]
+    column = Plan([Rotation((i,), "Y", i, data=False) for i in range(n)], n, (n, 0), layout).tensors(x.dtype, x.device)
+    psi = encoding.states(x.reshape(-1, n), [theta[:0]])
     for layer in theta:
-        psi = torch.cat([statevector.rotated(statevector.entangled(psi, subset), layer) for subset in subsets])
-    return statevector.measured_z(psi)
+        angles = Angles(layer, psi[:1, :0])
+        psi = torch.cat([column.onward(subset.onward(psi, angles), angles) for subset in subsets])
+    return encoding.readout.exactly(psi).unflatten(0, (-1, *x.shape[:-1]))
 
 
 def shapley(values: Float[ndarray, "subsets *shape"]) -> Float[ndarray, "players *shape"]:

@@ -1,8 +1,9 @@
 """Quantum circuits as torch modules: what a hybrid network is built from.
 
-`QuantumActivation` and `QuantumLayer` run on `simulator="statevector"`, the package's own exact engine, or on any PennyLane
-device (itself, or its name), with the same parameters, shapes and results. Their controls, `ScrambledLayer` and
-`ReuploadingLayer`, have the engine only.
+`CircuitLayer` makes a layer of any quantum function of PennyLane. `QuantumLayer`, `ReuploadingLayer` and `ScrambledLayer` are
+layers of the book's own circuits, and `QuantumActivation` is the one-qubit circuit on every element of a tensor. All of them
+run on `simulator="statevector"`, the package's own exact engine, or on any PennyLane device (itself, or its name), with the
+same parameters, shapes and results.
 
 One rule for dtypes holds for all of them, on every simulator and by every method: inputs are real floating-point numbers;
 integers, bools and complex numbers raise a `TypeError`. Result and computation have the wider precision of input and weights
@@ -15,80 +16,87 @@ shift rule computes, it raises a `ValueError` that says where.
 Every layer can be copied, pickled, saved whole and sent to other processes. A deep copy has a device of its own, if that was
 given by name, and starts its random outcomes anew. `torch.export` and `torch.jit.trace` take what torch itself computes.
 `torch.compile` takes it too, as one graph; but a call of compiled code has a price of its own, which in networks as small as
-the book's is more than it saves (benchmarks/compiled.py).
+the book's is more than it saves (benchmarks/compiled.py). Where an angle is another function of inputs and weights than a sum
+of products of two, a layer is exported for one batch size, and compiled in two graphs.
 """
 
+import inspect
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import pi
 from typing import Any
 
-import numpy as np
 import pennylane as qml
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from pennylane.devices import Device
 from torch import Tensor, nn
 
 from hqnn_utils.checks import finite
-from hqnn_utils.quantum import statevector
-from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, layered, qnode
+from hqnn_utils.quantum import circuits
+from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, given, qnode
+from hqnn_utils.quantum.engine import Angles
 from hqnn_utils.quantum.gradients import ShiftRule
 from hqnn_utils.quantum.inputs import one_dtype, require_eager, require_shots, require_sizes
+from hqnn_utils.quantum.programs import Definition, Program, key_of, pools, program, ready, ready_separate
+from hqnn_utils.quantum.tracing import Measure
 
-# Engines: functions of data `(*batch, n)`, weights `(depth, n)` and an entangler, to ⟨Z⟩ of every qubit, `(*batch, n)`.
+# Engines: functions of a definition (its `key`), inputs `(rows, n_inputs)` and weights, to outputs `(rows, n_outputs)`.
 
 
 class Exact:
     """Our engine where nothing is measured: torch computes it all, and differentiates it."""
 
-    node: qml.QNode | None = None
+    device: Device | None = None
 
-    def __call__(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
-        return statevector.expval_z(x, theta, entangler)
+    def __call__(self, key: str, n_inputs: int, x: Tensor, *weights: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() and program(key, n_inputs).has_functions:  # whose graph a compiler does not take in
+            return torch.compiler.disable(self.computed)(key, n_inputs, x, *weights)
+        return ready(key, n_inputs, x.dtype, x.device).outputs(x, weights)
+
+    @staticmethod
+    def computed(key: str, n_inputs: int, x: Tensor, *weights: Tensor) -> Tensor:
+        """The outputs."""
+        return ready(key, n_inputs, x.dtype, x.device).outputs(x, weights)
 
 
 class Opaque:
     """An engine into which torch does not see, differentiated by the shift rule.
 
-    Its `rows` takes data `(rows, n)` and weights `(rows, depth, n)`, a set for each row, to ⟨Z⟩ `(rows, n)`.
+    Its `rows` takes the angles of the data `(rows, …)`, and of the weights, for each row as well, to outputs.
     """
 
-    node: qml.QNode | None = None
-    rows: Callable[[Tensor, Tensor, str], Tensor]
+    device: Device | None = None
+    rows: Callable[[str, int, Tensor, Tensor], Tensor]
 
-    @one_dtype
-    def __call__(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+    def __call__(self, key: str, n_inputs: int, x: Tensor, *weights: Tensor) -> Tensor:
         require_eager()
         if not x.numel():  # of nothing, nobody is asked
-            return statevector.expval_z(x, theta, entangler)
+            return ready(key, n_inputs, x.dtype, x.device).outputs(x, weights)
         if torch.compiler.is_compiling():  # nor does a compiler see into it
-            return torch.compiler.disable(self.differentiable)(x, theta, entangler)
-        return self.differentiable(x, theta, entangler)
+            return torch.compiler.disable(self.differentiable)(key, n_inputs, x, *weights)
+        return self.differentiable(key, n_inputs, x, *weights)
 
-    def differentiable(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
-        """⟨Z⟩ with a gradient."""
-        depth, n = theta.shape
+    def differentiable(self, key: str, n_inputs: int, x: Tensor, *weights: Tensor) -> Tensor:
+        """The outputs with a gradient."""
+        known = program(key, n_inputs)
+        data, shared = known.separate.angles(pools(key, n_inputs, x.dtype, x.device).angles(x, weights))
+        n_data = data.shape[-1]
 
         def values(angles: Tensor) -> Tensor:
-            data, weights = _finite_rows(angles, depth, n).tensor_split([1], dim=1)
-            return self.rows(data.squeeze(1), weights, entangler).reshape(*angles.shape[:-1], n)
+            rows = _finite(angles.reshape(-1, angles.shape[-1]), known, n_inputs)
+            found = self.rows(key, n_inputs, rows[:, :n_data], rows[:, n_data:])
+            return found.reshape(*angles.shape[:-1], known.n_outputs)
 
-        return ShiftRule.apply(values, _angles(x, theta))
-
-
-def _angles(x: Tensor, theta: Tensor) -> Tensor:
-    """Every angle of every row is its own, `(*batch, (1 + depth) * n)`: expand adds up the gradients of shared weights."""
-    return torch.cat([x, theta.flatten().expand(*x.shape[:-1], -1)], dim=-1)
+        # Every angle of every row is its own: expand adds up the gradients of shared weights.
+        return ShiftRule.apply(values, torch.cat([data, shared.expand(len(x), -1)], dim=-1))
 
 
-def _finite_rows(angles: Tensor, depth: int, n: int) -> Tensor:
-    """The angles as `(rows, 1 + depth, n)`, the data first. Of NaN, samplers and devices would make numbers."""
-    rows = angles.reshape(-1, (1 + depth) * n)
-    names = [f"x[{i}]" for i in range(n)] + [f"theta[{layer}, {i}]" for layer in range(depth) for i in range(n)]
-    finite("angles", rows, row=range(len(rows)), angle=names)
-    return rows.unflatten(-1, (1 + depth, n))
+def _finite(angles: Tensor, known: Program, n_inputs: int) -> Tensor:
+    """The angles `(rows, angles)`, those of the data first. Of NaN, samplers and devices would make numbers."""
+    finite("angles", angles, row=range(len(angles)), angle=known.separate.names(n_inputs))
+    return angles
 
 
 class Sampled(Opaque):
@@ -106,13 +114,14 @@ class Sampled(Opaque):
             generator.seed() if self.seed is None else generator.manual_seed(int(self.seed))
         return self.generators[device]
 
-    def rows(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
-        """Means of the shots."""
-        if not theta.shape[1]:  # of no layers, as in an activation
-            psi = statevector.encoded(x)
+    def rows(self, key: str, n_inputs: int, data: Tensor, shared: Tensor) -> Tensor:
+        """Means of the shots, or exact values."""
+        plan, readout = ready_separate(key, n_inputs, data.dtype, data.device)
+        if shared.shape[-1]:
+            psi = torch.vmap(lambda row, weights: plan.states(Angles(weights, row.unsqueeze(0))))(data, shared).squeeze(1)
         else:
-            psi = torch.vmap(lambda x, theta: statevector.state(x, theta, entangler))(x, theta)
-        return statevector.measured_z(psi, self.shots, self.generator(x.device))
+            psi = plan.states(Angles(shared.new_zeros(0), data)).expand(len(data), -1)
+        return readout.means(psi, self.shots, self.generator(data.device)) if self.shots else readout.exactly(psi)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"generators": {}}
@@ -121,29 +130,43 @@ class Sampled(Opaque):
 class OnDevice(Opaque):
     """A PennyLane device: by a method of its own, or by our shift rule, since PennyLane's refuses trainable batches."""
 
-    node: qml.QNode
+    device: Device
 
     def __init__(self, simulator: str | Device, diff_method: str, n_qubits: int, shots: int, seed: int | None):
         self.given = simulator, diff_method, n_qubits, shots, seed
-        self.diff_method = diff_method
+        self.diff_method, self.shots = diff_method, shots
+        options = {} if seed is None else {"seed": seed}
+        self.device = qml.device(simulator, wires=n_qubits, **options) if isinstance(simulator, str) else simulator
+        self.nodes: dict[Program, qml.QNode] = {}
         # Inside our rule nothing is differentiated, and devices compute faster with NumPy's numbers than with torch's.
-        inside = dict(diff_method=None, interface=None) if diff_method == "parameter-shift" else dict(diff_method=diff_method)
-        self.node = qnode(layered, partial(expval_z, n_qubits), n_qubits, simulator, shots, seed, **inside)
+        inside = diff_method == "parameter-shift"
+        self.options: dict[str, Any] = dict(diff_method=None, interface=None) if inside else dict(diff_method=diff_method)
+        qml.QNode(expval_z, self.device, **self.options)  # refuses a method that the device has not
 
-    def differentiable(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
-        """⟨Z⟩ with a gradient, by the shift rule or by the device's own method."""
+    def node(self, known: Program) -> qml.QNode:
+        """PennyLane's QNode, a function of the angles of all rotations: those of the data, and those of the weights."""
+        if known not in self.nodes:
+            separate, n = known.separate, known.traced.n_qubits
+            self.nodes[known] = qnode(separate.apply, separate.measure, n, self.device, self.shots, **self.options)
+        return self.nodes[known]
+
+    def differentiable(self, key: str, n_inputs: int, x: Tensor, *weights: Tensor) -> Tensor:
+        """The outputs with a gradient, by the shift rule or by the device's own method."""
         if self.diff_method == "parameter-shift":
-            return super().differentiable(x, theta, entangler)
-        if self.diff_method != "backprop":
-            _finite_rows(_angles(x, theta), *theta.shape)
-        values = self.node(x.reshape(-1, x.shape[-1]), theta, entangler)  # a device broadcasts over one axis
-        return torch.stack(values, dim=-1).to(x.dtype).reshape(x.shape)
+            return super().differentiable(key, n_inputs, x, *weights)
+        known = program(key, n_inputs)
+        data, shared = known.separate.angles(pools(key, n_inputs, x.dtype, x.device).angles(x, weights))
+        node = self.node(known)
+        if self.diff_method == "backprop":
+            return _gathered(node(data.mT, shared), len(x)).to(x.dtype)
+        _finite(torch.cat([data, shared.expand(len(x), -1)], dim=-1), known, n_inputs)
+        # No other method of PennyLane's broadcasts: it would run row by row as well, and mixes up rows of some gates.
+        return torch.cat([_gathered(node(row, shared), 1) for row in data]).to(x.dtype)
 
-    def rows(self, x: Tensor, theta: Tensor, entangler: str) -> Tensor:
+    def rows(self, key: str, n_inputs: int, data: Tensor, shared: Tensor) -> Tensor:
         """What the device measures, which broadcasts over the rows."""
-        data, weights = (angles.numpy(force=True).astype(float) for angles in (x, theta))
-        values = self.node(data, np.moveaxis(weights, 0, -1), entangler)  # rows last, where gates broadcast
-        return torch.from_numpy(np.stack(values, axis=-1).reshape(data.shape)).to(x)
+        angles = (rows.numpy(force=True).astype(float).T for rows in (data, shared))  # rows last, where gates broadcast
+        return _gathered(self.node(program(key, n_inputs))(*angles), len(data)).to(data)
 
     def __deepcopy__(self, memo: dict) -> "OnDevice":
         return OnDevice(*self.given)  # a device that is no name is shared: not every one can be copied
@@ -156,6 +179,12 @@ class OnDevice(Opaque):
                 f"the device {self.given[0]} cannot be pickled ({error}): give the layer its name, or save its state_dict()"
             ) from error
         return OnDevice, self.given
+
+
+def _gathered(values: Any, rows: int) -> Tensor:
+    """What a QNode returned, one measurement or several, as `(rows, n_outputs)`."""
+    listed = values if isinstance(values, (list, tuple)) else [values]
+    return torch.cat([torch.as_tensor(value).reshape(rows, -1) for value in listed], dim=-1)
 
 
 def engine_for(
@@ -181,20 +210,206 @@ def engine_for(
     return Exact() if diff_method == "backprop" else Sampled(shots, seed), diff_method
 
 
-class _Circuit(nn.Module):
-    """What the two layers share: an engine."""
+Initial = Callable[[Tensor], Any] | Mapping[str, Callable[[Tensor], Any] | Tensor] | None
 
-    def __init__(self, n_qubits: int, simulator: str | Device, diff_method: str | None, shots: int, seed: int | None):
-        super().__init__()
+
+class CircuitLayer(nn.Module):
+    """Any quantum function of PennyLane as a layer: inputs and weights in, measurements out.
+
+    The function is run once, by PennyLane; what it does is then computed by torch, on whole batches, fused
+    (`quantum.engine`). It may apply PennyLane's gates and templates, `qml.QubitUnitary` and state preparation, with any torch
+    function between inputs, weights and angles.
+
+    Args:
+        circuit: a quantum function `circuit(x, **weights)` of a row of inputs, indexed as `x[..., i]` or `x[i]`.
+        n_qubits: how many wires there are, 0 … n_qubits - 1.
+        weight_shapes: shape of each weight, by its name.
+        measure: returns PennyLane's measurements: expectation values, probabilities, or the state alone. By default ⟨Z_i⟩ of
+            every qubit.
+        simulator: `"statevector"`, or any PennyLane device or its name.
+        diff_method: by default `"backprop"` where nothing is measured on `"statevector"` or default.qubit, else
+            `"parameter-shift"`: our batched rule, for any device and any shots, which shifts every rotation that the circuit
+            is made of. Or a method of that device that takes batches.
+        shots: measurements of each circuit; 0 is exact.
+        seed: of simulated shots, a whole number; `None` takes a fresh one.
+        init_method: how weights start: a function of `torch.nn.init`, or for each name one or a tensor; by default uniform in
+            [0, 2π).
+
+    Shape: `(*, n_inputs)` → `(*, n_outputs)`, where probabilities are `2**k` outputs; `(*,)` where `measure` returns a single
+    expectation value and no list. Angles in radians; outputs of the wider dtype of input and weights (see above), states
+    complex.
+
+    Raises:
+        TypeError: an input that is not of real floating-point numbers.
+        ValueError: shots or a seed that are none, a method that the simulator has not, or angles that are not finite.
+        tracing.Refused: a circuit that looks at values, measures on its way or has noise; a weight that it does not use;
+            matrices and states that depend on inputs or weights, where the shift rule or a device is to compute.
+        RuntimeError: with shots, on a device or by the shift rule: an export or a trace.
+        MemoryError: before anything is allocated, if the states that the backward pass keeps cannot fit.
+
+    Example:
+        >>> def circuit(x, w):
+        ...     qml.AngleEmbedding(x, wires=range(2))
+        ...     qml.StronglyEntanglingLayers(w, wires=range(2))
+        >>> layer = CircuitLayer(circuit, 2, {"w": (3, 2, 3)})
+        >>> layer(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+
+    Derived in book/foundations/simulation.
+    """
+
+    n_inputs: int | None = None
+    """How many inputs a row has, where that is known."""
+    seen: int | None = None
+    """And how many the last one had."""
+
+    def __init__(
+        self,
+        circuit: Callable[..., Any],
+        n_qubits: int,
+        weight_shapes: Mapping[str, Any],
+        measure: Measure | None = None,
+        *,
+        simulator: str | Device = "statevector",
+        diff_method: str | None = None,
+        shots: int = 0,
+        seed: int | None = None,
+        init_method: Initial = None,
+    ):
+        require_sizes(n_qubits)
+        measure = measure or given(expval_z, n_qubits)
+        self._begin(circuit, weight_shapes, measure, range(n_qubits), None)
         self.engine, self.diff_method = engine_for(simulator, diff_method, n_qubits, shots, seed)
+        self._draw(init_method)
+
+    @classmethod
+    def from_qnode(cls, qnode: qml.QNode, weight_shapes: Mapping[str, Any], init_method: Initial = None) -> "CircuitLayer":
+        """A layer from what `qml.qnn.TorchLayer` takes, with the same names of parameters: one line of a program changes.
+
+        PennyLane's ideal simulators are replaced by the engine, which gives the same values; with shots it samples. Any other
+        device is kept, and differentiated by its QNode's own method if that takes batches.
+
+        Args:
+            qnode: a QNode with an argument `inputs`.
+            weight_shapes, init_method: as for `TorchLayer`.
+
+        Raises:
+            TypeError: a QNode without the argument `inputs`, or other arguments than `weight_shapes` names.
+        """
+        arguments = inspect.signature(qnode.func).parameters
+        if missing := {"inputs", *weight_shapes} - set(arguments):
+            raise TypeError(
+                f"the QNode has no argument {sorted(missing)[0]!r}: it needs `inputs` and every name of weight_shapes"
+            )
+        named = {
+            name
+            for name, argument in arguments.items()
+            if argument.default is argument.empty and argument.kind is argument.POSITIONAL_OR_KEYWORD
+        }
+        if unknown := named - {"inputs", *weight_shapes}:
+            raise TypeError(f"weight_shapes has no shape for the argument {sorted(unknown)[0]!r} of the QNode")
+        if qnode.shots.has_partitioned_shots:
+            raise ValueError(f"a QNode with several numbers of shots, {qnode.shots}, gives several results: give it one")
+        device, shots = qnode.device, int(qnode.shots.total_shots or 0)
+        ours = device.name == "default.qubit" or device.name.startswith("lightning.")
+        method = None if ours or qnode.diff_method in ("best", "parameter-shift") else qnode.diff_method
+        layer = cls.__new__(cls)
+        layer._begin(qnode.func, weight_shapes, None, device.wires or None, "inputs")
+        layer.engine, layer.diff_method = engine_for(
+            "statevector" if ours else device, method, len(device.wires or ()) or 1, shots, None
+        )
+        layer._draw(init_method)
+        return layer
+
+    def _begin(
+        self,
+        circuit: Callable[..., Any],
+        weight_shapes: Mapping[str, Any],
+        measure: Measure | None,
+        wires: Sequence[Any] | None,
+        input_arg: str | None,
+    ) -> None:
+        super().__init__()
+        shapes = tuple((name, _shape(size)) for name, size in weight_shapes.items())
+        self.is_plain = isinstance(measure, partial) and measure.func is expval_z
+        self.definition = Definition(circuit, shapes, measure, None if wires is None else tuple(wires), input_arg)
+        self.key = key_of(self.definition)
+
+    def _draw(self, init_method: Initial) -> None:
+        for name, shape in self.definition.shapes:
+            method = init_method[name] if isinstance(init_method, Mapping) else init_method
+            if isinstance(method, Tensor):
+                if tuple(method.shape) != shape:
+                    raise ValueError(
+                        f"the tensor for the weight {name!r} has the shape {tuple(method.shape)}, expected {shape}"
+                    )
+                value = method
+            else:
+                value = torch.empty(shape)
+                (method or partial(nn.init.uniform_, b=2 * pi))(value)
+            self.register_parameter(name, nn.Parameter(value))
 
     @property
-    def node(self) -> qml.QNode | None:
-        """PennyLane's QNode, or `None` where our own engine computes."""
-        return self.engine.node
+    def device(self) -> Device | None:
+        """PennyLane's device, or `None` where our own engine computes."""
+        return self.engine.device
+
+    def forward(self, x: Float[Tensor, "*batch n"]) -> Inexact[Tensor, "..."]:
+        if not torch.jit.is_tracing() and (not x.ndim or self.n_inputs not in (None, x.shape[-1])):
+            wanted = "rows of inputs" if self.n_inputs is None else f"{self.n_inputs} angles a row"
+            raise ValueError(f"this layer takes {wanted}, got an input of shape {tuple(x.shape)}")
+        width = self._width(x.shape[-1])
+        weights = [getattr(self, name) for name, _ in self.definition.shapes]
+        if x.ndim == 2:
+            found = _computed(self.engine, self.key, width, x, *weights)
+        else:
+            found = _computed(self.engine, self.key, width, x.reshape(-1, x.shape[-1]), *weights)
+            found = found.reshape(*x.shape[:-1], found.shape[-1])
+        return found if self.is_plain else self._as_returned(found, width)
+
+    def _width(self, width: int) -> int:
+        """The width of the input as a number of its own: in compiled code one that came from a shape may stand for any."""
+        known = self.n_inputs or self.seen
+        if known == width:
+            return known
+        if not torch.compiler.is_compiling():
+            self.seen = int(width)
+        return width
+
+    def _as_returned(self, found: Tensor, width: int) -> Tensor:
+        """A single expectation value has no axis of its own; and of a tuple `TorchLayer` stacks the measurements."""
+        known = program(self.key, width)
+        if (
+            self.definition.measure is None
+            and known.traced.returned is tuple
+            and len(set(known.sizes)) == 1 < len(known.sizes)
+        ):
+            return torch.stack(found.split(known.sizes[0], dim=-1))
+        single = known.n_outputs == 1 and known.traced.returned not in (list, tuple)
+        return found.squeeze(-1) if single else found
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.key = key_of(self.definition)  # a name in this process
+
+    def extra_repr(self) -> str:
+        """What `print` shows of the layer."""
+        return f"{getattr(self.definition.circuit, '__name__', 'circuit')}, {dict(self.definition.shapes)}"
 
 
-class QuantumActivation(_Circuit):
+@one_dtype
+def _computed(engine: Exact | Opaque, key: str, width: int, x: Tensor, *weights: Tensor) -> Tensor:
+    return engine(key, width, x, *weights)
+
+
+def _shape(size: Any) -> tuple[int, ...]:
+    """A shape as `TorchLayer` takes it, where 1 is a single number."""
+    if isinstance(size, int):
+        return (size,) if size > 1 else ()
+    return tuple(map(int, size))
+
+
+class QuantumActivation(nn.Module):
     """f(θ) = ⟨Z⟩ of the one-qubit circuit H–R_Y(θ), one qubit for every element of the input.
 
     Exactly this equals -sin θ, and the state vector needs no more than that; a device runs the circuits of the whole input as
@@ -202,19 +417,13 @@ class QuantumActivation(_Circuit):
     `torch.vmap`.
 
     Args:
-        simulator: `"statevector"`, or any PennyLane device or its name.
-        diff_method: a method of that device that takes batches; by default `"backprop"` where nothing is measured on
-            `"statevector"` or default.qubit, else `"parameter-shift"` (our batched rule, for any device and any shots).
-        shots: measurements per circuit; 0 is exact. With shots each value is one of `shots + 1` steps in [-1, 1], and
-            gradients are estimates from the same number of shots per shifted circuit.
-        seed: of simulated shots, a whole number; `None` takes a fresh one.
+        simulator, diff_method, shots, seed: as for `CircuitLayer`. With shots each value is one of `shots + 1` steps in
+            [-1, 1], and gradients are estimates from the same number of shots per shifted circuit.
 
     Shape: input and output `(*)`; input angles in radians, output in [-1, 1], of the input's dtype (see above).
 
     Raises:
-        TypeError: an input that is not of real floating-point numbers.
-        ValueError: shots or a seed that are none, a method that the simulator has not, or angles that are not finite.
-        RuntimeError: with shots, on a device or by the shift rule: an export or a trace.
+        As `CircuitLayer`.
 
     Derived in book/foundations/pqc (value) and book/foundations/parameter_shift (gradient).
     """
@@ -222,22 +431,21 @@ class QuantumActivation(_Circuit):
     def __init__(
         self, simulator: str | Device = "statevector", diff_method: str | None = None, shots: int = 0, seed: int | None = None
     ):
-        super().__init__(1, simulator, diff_method, shots, seed)
+        super().__init__()
+        self.engine, self.diff_method = engine_for(simulator, diff_method, 1, shots, seed)
+
+    device = CircuitLayer.device
 
     def forward(self, theta: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         if isinstance(self.engine, Exact):
             return _minus_sine(theta)
-        return self.engine(theta.unsqueeze(-1), theta.new_zeros(0, 1), "none").squeeze(-1)
+        key = key_of(Definition(circuits.activation, (), given(expval_z, 1), (0,)))
+        return _computed(self.engine, key, 1, theta.reshape(-1, 1)).reshape(theta.shape)
 
 
 @one_dtype
 def _minus_sine(theta: Tensor) -> Tensor:
     return -torch.sin(theta)
-
-
-def _require_width(x: Tensor, n_qubits: int) -> None:
-    if not torch.jit.is_tracing() and (not x.ndim or x.shape[-1] != n_qubits):
-        raise ValueError(f"this layer takes {n_qubits} angles a row, got an input of shape {tuple(x.shape)}")
 
 
 STARTS = {
@@ -247,7 +455,7 @@ STARTS = {
 """Where trainable angles may start: normal with a standard deviation of 0.01, as in Mari et al. 2020, or all over [-π, π)."""
 
 
-class QuantumLayer(_Circuit):
+class QuantumLayer(CircuitLayer):
     """The layered circuit as a layer: angles of n qubits in, ⟨Z_i⟩ of n qubits out.
 
     H on each qubit, R_Y(x_i), then `depth` quantum layers of [entangler, R_Y(theta_li)].
@@ -256,7 +464,7 @@ class QuantumLayer(_Circuit):
         n_qubits: width of input and output, at least 1.
         depth: number of quantum layers, at least 0.
         entangler: one of `circuits.ENTANGLERS`; `"none"` makes the separable twin.
-        simulator, diff_method, shots, seed: as for `QuantumActivation`.
+        simulator, diff_method, shots, seed: as for `CircuitLayer`.
         start: of the angles, drawn by torch's generator; one of `STARTS`.
 
     Attributes:
@@ -266,9 +474,8 @@ class QuantumLayer(_Circuit):
     weights (see above).
 
     Raises:
-        TypeError, RuntimeError: as for `QuantumActivation`.
-        ValueError: as for `QuantumActivation`; an unknown entangler or start; a size that is no size; an input of another
-            width.
+        As `CircuitLayer`.
+        ValueError: also an unknown entangler or start; a size that is no size; an input of another width.
 
     Derived in book/foundations/simulation. Source: Mari et al. 2020, the dressed quantum circuit.
     """
@@ -289,20 +496,26 @@ class QuantumLayer(_Circuit):
         cnot_pairs(n_qubits, entangler)  # refuses an unknown entangler now and not at the first batch
         if start not in STARTS:
             raise ValueError(f"unknown start of the angles {start!r}: choose one of {', '.join(STARTS)}")
-        super().__init__(n_qubits, simulator, diff_method, shots, seed)
-        self.n_qubits, self.depth, self.entangler = n_qubits, depth, entangler
-        self.theta = nn.Parameter(STARTS[start](depth, n_qubits))
-
-    def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-        _require_width(x, self.n_qubits)
-        return self.engine(x, self.theta, self.entangler)
+        super().__init__(
+            given(circuits.layered, entangler=entangler),
+            n_qubits,
+            {"theta": (depth, n_qubits)},
+            given(expval_z, n_qubits),
+            simulator=simulator,
+            diff_method=diff_method,
+            shots=shots,
+            seed=seed,
+            init_method={"theta": STARTS[start](depth, n_qubits)},
+        )
+        self.n_inputs = self.n_qubits = n_qubits
+        self.depth, self.entangler = depth, entangler
 
     def extra_repr(self) -> str:
         """What `print` shows of the layer."""
         return f"n_qubits={self.n_qubits}, depth={self.depth}, entangler={self.entangler!r}"
 
 
-class ScrambledLayer(nn.Module):
+class ScrambledLayer(CircuitLayer):
     """The layered circuit with a fixed random orthogonal matrix in place of the entangler, another one for each layer.
 
     As a control it tells what the pattern of CNOTs is worth, since it entangles and has no pattern.
@@ -321,25 +534,17 @@ class ScrambledLayer(nn.Module):
 
     def __init__(self, n_qubits: int, depth: int):
         require_sizes(n_qubits, depth)
-        super().__init__()
-        self.theta = nn.Parameter(STARTS["near zero"](depth, n_qubits))
+        shapes = {"theta": (depth, n_qubits)}
+        start = {"theta": STARTS["near zero"](depth, n_qubits)}
+        super().__init__(circuits.scrambled, n_qubits, shapes, given(expval_z, n_qubits), init_method=start)
+        self.n_inputs = n_qubits
         q, r = torch.linalg.qr(torch.randn(depth, 2**n_qubits, 2**n_qubits))
         self.register_buffer("scramblers", q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2))  # Mezzadri 2007
-
-    def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-        _require_width(x, self.theta.shape[-1])
-        return _scrambled(x, self.theta, self.scramblers)
+        self.definition = self.definition._replace(shapes=(*self.definition.shapes, ("scramblers", tuple(q.shape))))
+        self.key = key_of(self.definition)
 
 
-@one_dtype
-def _scrambled(x: Tensor, theta: Tensor, scramblers: Tensor) -> Tensor:
-    psi = statevector.encoded(x)
-    for scrambler, angles in zip(scramblers, theta, strict=True):
-        psi = statevector.rotated(psi @ scrambler, angles)
-    return statevector.measured_z(psi)
-
-
-class ReuploadingLayer(nn.Module):
+class ReuploadingLayer(CircuitLayer):
     """`circuits.reuploading` as a layer: the data enters before every one of `depth` quantum layers.
 
     Args:
@@ -355,20 +560,8 @@ class ReuploadingLayer(nn.Module):
     def __init__(self, n_qubits: int, depth: int, entangler: str = "ring"):
         require_sizes(n_qubits, depth)
         cnot_pairs(n_qubits, entangler)
-        super().__init__()
-        self.entangler = entangler
-        self.scale = nn.Parameter(1 + 0.1 * torch.randn(depth, n_qubits))
-        self.theta = nn.Parameter(0.1 * torch.randn(depth, n_qubits))
-
-    def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-        _require_width(x, self.theta.shape[-1])
-        return _reuploaded(x, self.scale, self.theta, self.entangler)
-
-
-@one_dtype
-def _reuploaded(x: Tensor, scale: Tensor, theta: Tensor, entangler: str) -> Tensor:
-    psi = torch.complex(plus := statevector.encoded(torch.zeros_like(x)), torch.zeros_like(plus))
-    for factors, angles in zip(scale, theta, strict=True):
-        psi = statevector.rotated(statevector.phased(psi, factors * x), angles)
-        psi = statevector.entangled(psi, entangler)
-    return statevector.measured_z(psi)
+        shape = depth, n_qubits
+        starts = {"scale": 1 + 0.1 * torch.randn(shape), "theta": 0.1 * torch.randn(shape)}
+        circuit = given(circuits.reuploading, entangler=entangler)
+        super().__init__(circuit, n_qubits, dict.fromkeys(starts, shape), given(expval_z, n_qubits), init_method=starts)
+        self.n_inputs, self.entangler = n_qubits, entangler

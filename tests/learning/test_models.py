@@ -153,7 +153,7 @@ def test_the_quantum_head_trains_as_the_sine_head_does(simulator):
 
 def test_the_quantum_head_runs_its_circuit_on_pennylanes_simulator():
     model = classifier("quantum")
-    with qml.Tracker(model.expval.node.device) as tracker:
+    with qml.Tracker(model.expval.device) as tracker:
         model(images(4))
     assert tracker.totals["executions"] == 4
 
