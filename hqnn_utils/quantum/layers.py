@@ -358,7 +358,7 @@ class CircuitLayer(nn.Module):
         if not torch.jit.is_tracing() and (not x.ndim or self.n_inputs not in (None, x.shape[-1])):
             wanted = "rows of inputs" if self.n_inputs is None else f"{self.n_inputs} angles a row"
             raise ValueError(f"this layer takes {wanted}, got an input of shape {tuple(x.shape)}")
-        width = self._width(x.shape[-1])
+        width = self._width(x)
         weights = [getattr(self, name) for name, _ in self.definition.shapes]
         if x.ndim == 2:
             found = _computed(self.engine, self.key, width, x, *weights)
@@ -367,14 +367,15 @@ class CircuitLayer(nn.Module):
             found = found.reshape(*x.shape[:-1], found.shape[-1])
         return found if self.is_plain else self._as_returned(found, width)
 
-    def _width(self, width: int) -> int:
+    def _width(self, x: Tensor) -> int:
         """The width of the input as a number of its own: in compiled code one that came from a shape may stand for any."""
         known = self.n_inputs or self.seen
-        if known == width:
+        if known and (torch.jit.is_tracing() or known == x.shape[-1]):
             return known
         if not torch.compiler.is_compiling():
-            self.seen = int(width)
-        return width
+            self.seen = int(x.shape[-1])
+            return self.seen
+        return x.shape[-1]
 
     def _as_returned(self, found: Tensor, width: int) -> Tensor:
         """A single expectation value has no axis of its own; and of a tuple `TorchLayer` stacks the measurements."""
