@@ -208,7 +208,7 @@ SUITE = {
     "quanvolution": Circuit("quanvolution, 784 patches an image", quanvolution, 4, 4, {"w": (2, 4, 2)}, (784, 4 * 784)),
     "efficient": Circuit("hardware-efficient", efficient, 6, 6, {"theta": (3, 6, 2)}),
     "qcnn": Circuit("QCNN", qcnn, 8, 8, {"w": (3, 9), "p": (3,)}),
-    "strong_10": Circuit("angle embedding, strongly entangling", strong, 10, 10, {"w": (3, 10, 3)}, (4, 32, 256)),
+    "strong_10": Circuit("angle embedding, strongly entangling, wide", strong, 10, 10, {"w": (3, 10, 3)}, (4, 32, 256)),
     "qaoa": Circuit("QAOA-like", qaoa, 10, 10, {"gamma": (3,), "beta": (3,)}, (4, 32, 256)),
 }
 

@@ -203,7 +203,7 @@ Move = tuple[list[int], list[int], int] | None
 
 
 @no_type_check
-class Angles(NamedTuple):
+class CircuitAngles(NamedTuple):
     """Angles of a circuit, and the matrices and states that are given to it: `(rows, …)` what depends on the data."""
 
     shared: Tensor  # (angles,)
@@ -212,10 +212,10 @@ class Angles(NamedTuple):
     data_arrays: Sequence[Tensor] = ()
 
     @staticmethod
-    def none(psi: Tensor) -> "Angles":
+    def none(psi: Tensor) -> "CircuitAngles":
         """For states that fixed gates turn."""
         real = psi.real if psi.is_complex() else psi
-        return Angles(real.new_zeros(0), real.new_zeros(1, 0))
+        return CircuitAngles(real.new_zeros(0), real.new_zeros(1, 0))
 
 
 @no_type_check
@@ -334,7 +334,8 @@ class Block(NamedTuple):
     group: int
     member: int
 
-    def act(self, psi: Tensor, angles: Angles, groups: Sequence[Group]) -> Tensor:
+    def act(self, psi: Tensor, angles: CircuitAngles, groups: Sequence[Group]) -> Tensor:
+        """States after this step."""
         if not self.is_whole:
             psi = _moved(psi, self.move, self.size)
         group = groups[self.group]
@@ -355,7 +356,8 @@ class Phases(NamedTuple):
     of_data: bool
     half: int | None
 
-    def act(self, psi: Tensor, angles: Angles, groups: Sequence[Group]) -> Tensor:
+    def act(self, psi: Tensor, angles: CircuitAngles, groups: Sequence[Group]) -> Tensor:
+        """States after this step."""
         phases = _numbers(self.features.of(angles.data if self.of_data else angles.shared), True)
         if self.half is None:
             return psi * phases
@@ -372,7 +374,8 @@ class Exchange(NamedTuple):
     inverse: Tensor
     phases: Tensor | None
 
-    def act(self, psi: Tensor, angles: Angles, groups: Sequence[Group]) -> Tensor:
+    def act(self, psi: Tensor, angles: CircuitAngles, groups: Sequence[Group]) -> Tensor:
+        """States after this step."""
         psi = reordered(psi, self.order, self.inverse)
         return psi if self.phases is None else psi * self.phases
 
@@ -417,7 +420,8 @@ class Apply(NamedTuple):
     output: int
     of_data: bool
 
-    def act(self, psi: Tensor, angles: Angles, groups: Sequence[Group]) -> Tensor:
+    def act(self, psi: Tensor, angles: CircuitAngles, groups: Sequence[Group]) -> Tensor:
+        """States after this step."""
         given = (angles.data_arrays if self.of_data else angles.shared_arrays)[self.output]
         real = angles.shared.dtype
         given = given.to(real.to_complex() if given.is_complex() else real)
@@ -433,7 +437,8 @@ class Prepared(NamedTuple):
     """`None` where the features themselves are the state, and the first block takes their table in."""
     is_complex: bool
 
-    def begin(self, angles: Angles) -> Tensor:
+    def begin(self, angles: CircuitAngles) -> Tensor:
+        """The state of these qubits, `(rows, 2**k)` or `(1, 2**k)`."""
         if self.features is None:
             assert self.table is not None
             return _numbers(self.table, self.is_complex)
@@ -448,7 +453,8 @@ class Begun(NamedTuple):
     output: int
     of_data: bool
 
-    def begin(self, angles: Angles) -> Tensor:
+    def begin(self, angles: CircuitAngles) -> Tensor:
+        """The state of these qubits, `(rows, 2**k)` or `(1, 2**k)`."""
         given = (angles.data_arrays if self.of_data else angles.shared_arrays)[self.output]
         norms = torch.linalg.vector_norm(given.detach(), dim=-1)
         if not torch.compiler.is_compiling() and not ((norms - 1).abs() < 1e-3).all():
@@ -726,14 +732,14 @@ class Tensors(NamedTuple):
     groups: list[list[Parts]]
     steps: list[Any]
 
-    def states(self, angles: Angles) -> Tensor:
+    def states(self, angles: CircuitAngles) -> Tensor:
         """Final states `(rows, 2**n)`, or `(1, 2**n)` where nothing depends on the data."""
         psi = self.start[0].begin(angles)
         for other in self.start[1:]:
             psi = _product(psi, other.begin(angles))
         return self.onward(psi, angles)
 
-    def onward(self, psi: Tensor, angles: Angles) -> Tensor:
+    def onward(self, psi: Tensor, angles: CircuitAngles) -> Tensor:
         """The same, from given states."""
         groups = [Group(parts, angles.shared) for parts in self.groups]
         for step in self.steps:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hqnn_utils.checks import finite
 from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, given, layered
-from hqnn_utils.quantum.engine import Angles, Plan
+from hqnn_utils.quantum.engine import CircuitAngles, Plan
 from hqnn_utils.quantum.programs import Definition, key_of, ready
 from hqnn_utils.quantum.tracing import Fixed, Rotation
 
@@ -186,7 +186,7 @@ def every_subset(
     column = Plan([Rotation((i,), "Y", i, data=False) for i in range(n)], n, (n, 0), layout).tensors(x.dtype, x.device)
     psi = encoding.states(x.reshape(-1, n), [theta[:0]])
     for layer in theta:
-        angles = Angles(layer, psi[:1, :0])
+        angles = CircuitAngles(layer, psi[:1, :0])
         psi = torch.cat([column.onward(subset.onward(psi, angles), angles) for subset in subsets])
     return encoding.readout.exactly(psi).unflatten(0, (-1, *x.shape[:-1]))
 

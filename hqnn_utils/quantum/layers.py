@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from hqnn_utils.checks import finite
 from hqnn_utils.quantum import circuits
 from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, given, qnode
-from hqnn_utils.quantum.engine import Angles
+from hqnn_utils.quantum.engine import CircuitAngles
 from hqnn_utils.quantum.gradients import ShiftRule
 from hqnn_utils.quantum.inputs import one_dtype, require_eager, require_shots, require_sizes
 from hqnn_utils.quantum.programs import Definition, Program, key_of, pools, program, ready, ready_separate
@@ -118,9 +118,11 @@ class Sampled(Opaque):
         """Means of the shots, or exact values."""
         plan, readout = ready_separate(key, n_inputs, data.dtype, data.device)
         if shared.shape[-1]:
-            psi = torch.vmap(lambda row, weights: plan.states(Angles(weights, row.unsqueeze(0))))(data, shared).squeeze(1)
+            psi = torch.vmap(lambda row, weights: plan.states(CircuitAngles(weights, row.unsqueeze(0))))(data, shared).squeeze(
+                1
+            )
         else:
-            psi = plan.states(Angles(shared.new_zeros(0), data)).expand(len(data), -1)
+            psi = plan.states(CircuitAngles(shared.new_zeros(0), data)).expand(len(data), -1)
         return readout.means(psi, self.shots, self.generator(data.device)) if self.shots else readout.exactly(psi)
 
     def __getstate__(self) -> dict[str, Any]:

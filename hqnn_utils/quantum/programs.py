@@ -20,7 +20,7 @@ from torch._C import _functorch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils._pytree import tree_map_only
 
-from hqnn_utils.quantum.engine import TO_Z, Angles, Plan, Tensors, bits, signs
+from hqnn_utils.quantum.engine import TO_Z, CircuitAngles, Plan, Tensors, bits, signs
 from hqnn_utils.quantum.tracing import Fixed, Gate, Given, Measure, Noise, Pool, Refused, Rotation, Traced, trace
 
 DENSE_QUBITS = 10
@@ -113,6 +113,7 @@ class Outcomes(NamedTuple):
     mix: Tensor | None  # (lefts * rights, outputs)
 
     def read(self, p: Tensor) -> Tensor:
+        """All outputs, `(rows, outputs)`."""
         if self.left is None or self.mix is None:
             return p @ self.right
         halves = p.unflatten(-1, (self.left.shape[0], -1)) @ self.right
@@ -245,7 +246,7 @@ class Readout(NamedTuple):
 
     def probabilities(self, psi: Tensor) -> list[Tensor]:
         """Of the basis states, in each setting."""
-        return [probabilities(psi if turn is None else turn.onward(psi, Angles.none(psi))) for turn in self.turns]
+        return [probabilities(psi if turn is None else turn.onward(psi, CircuitAngles.none(psi))) for turn in self.turns]
 
     def exactly(self, psi: Tensor) -> Tensor:
         """All outputs."""
@@ -273,27 +274,31 @@ class Pools(NamedTuple):
     traced: Traced
     shared: tuple[Tensor, ...]
     data: tuple[Tensor, ...]
+    moved: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+    """Of matrices and states that are numbers of one argument as they are, which of its numbers; of weights, and of inputs."""
     is_plain: bool
     """Whether all angles are inputs and weights as they are, of one tensor of weights."""
     from_weights: bool
     from_data: bool
     """Whether an angle is no polynomial of weights, or of inputs and weights, or a matrix or a state comes from them."""
 
-    def angles(self, x: Tensor, weights: Sequence[Tensor]) -> Angles:
+    def angles(self, x: Tensor, weights: Sequence[Tensor]) -> CircuitAngles:
         """What the gates take, `(rows, …)` where it depends on the data."""
         if self.is_plain:
-            return Angles(weights[0].reshape(-1), x)
+            return CircuitAngles(weights[0].reshape(-1), x)
         flat = [weights[i].reshape(-1) for i in self.traced.flat]
         variables = x.new_zeros(0) if not flat else flat[0] if len(flat) == 1 else torch.cat(flat)
         shared, shared_arrays = _drawn(self.shared, self.traced.shared, variables, variables, lambda graph: graph(x, *weights))
-        if not self.data and not self.from_data:
-            return Angles(shared, x, shared_arrays)
+        pairs = zip(self.traced.shared.moved, self.moved[0], strict=True)
+        shared_arrays = [*(weights[argument - 1].reshape(-1)[places] for (argument, _), places in pairs), *shared_arrays]
+        if not self.data and not self.from_data and not self.moved[1]:
+            return CircuitAngles(shared, x, shared_arrays)
         everything = torch.cat([x, variables.expand(*x.shape[:-1], -1)], dim=-1)
         dims = (0, *[None] * len(weights))
         data, data_arrays = _drawn(
             self.data, self.traced.data, x, everything, lambda graph: torch.vmap(graph, dims)(x, *weights)
         )
-        return Angles(shared, data, shared_arrays, data_arrays)
+        return CircuitAngles(shared, data, shared_arrays, [*(x[:, places] for places in self.moved[1]), *data_arrays])
 
 
 @no_type_check
@@ -380,7 +385,7 @@ class Separate:
         """The gates as steps."""
         return self.program.planned(self.gates, (len(self.of_weights), len(self.of_data)))
 
-    def angles(self, known: Angles) -> tuple[Tensor, Tensor]:
+    def angles(self, known: CircuitAngles) -> tuple[Tensor, Tensor]:
         """Of each rotation that depends on the data `(rows, …)`, and of each that does not."""
         return known.data[:, self.of_data], known.shared[self.of_weights]
 
@@ -494,8 +499,13 @@ def pools(key: str, n_inputs: int, dtype: torch.dtype, device: torch.device) -> 
         return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
 
     shared, data = (tuple(map(to, _as_tensors(pool))) for pool in (traced.shared, traced.data))
+    moved_weights, moved_inputs = (
+        tuple(torch.from_numpy(places).to(device) for _, places in pool.moved) for pool in (traced.shared, traced.data)
+    )
+    moved = moved_weights, moved_inputs
     others = [pool.others is not None for pool in (traced.shared, traced.data)]
-    return Pools(traced, shared, data, traced.flat == (0,) and not (shared or data or any(others)), *others)
+    is_plain = traced.flat == (0,) and not (shared or data or any(others) or any(moved))
+    return Pools(traced, shared, data, moved, is_plain, *others)
 
 
 @constant
@@ -555,7 +565,16 @@ def _check(made: Ready, definition: Definition, n_inputs: int, dtype: torch.dtyp
     listed = expected if isinstance(expected, (list, tuple)) else [expected]
     values = torch.cat([torch.as_tensor(value).flatten() for value in listed])
     device = made.readout.outcomes[0].right.device if made.readout.outcomes else torch.device("cpu")
-    found = made.outputs(x.unsqueeze(0).to(device, dtype), [weight.to(device, dtype) for weight in weights])[0]
+    row, given = x.unsqueeze(0).to(device, dtype), [weight.to(device, dtype) for weight in weights]
+    angles = made.pools.angles(row, given)
+    matrices = [
+        array for array in (*angles.shared_arrays, *angles.data_arrays) if array.shape[-1] == array.shape[-2:-1].numel()
+    ]
+    if any(
+        not torch.allclose(m @ m.mH, torch.eye(m.shape[-1]).to(m), atol=1e-3) for m in matrices if m.ndim > 1 and len(m) > 1
+    ):
+        return  # these numbers are no unitary matrices
+    found = made.outputs(row, given)[0]
     off = (found.detach().cpu() - values.detach()).abs().max()
     if not off < 1e-4:
         raise Refused(

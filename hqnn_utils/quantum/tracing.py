@@ -95,8 +95,10 @@ class Pool(NamedTuple):
     left: ndarray  # (products,), of variables
     right: ndarray
     products: ndarray  # (products, polynomials)
+    moved: tuple[tuple[int, ndarray], ...]
+    """Matrices and states that are numbers of one argument as they are: which argument, and which of its numbers, in shape."""
     others: GraphModule | None
-    """All arguments → angles that are no such polynomials, then matrices and states."""
+    """All arguments → angles that are no such polynomials, then all other matrices and states."""
     n_other_angles: int
 
 
@@ -331,7 +333,7 @@ class _Graph:
             )
         self.degrees = [degrees[result] for result in results]
         self.from_inputs = [from_inputs[result] for result in results]
-        self.sources = self._sources([moved[result] for result in results])
+        self.sources, self.arrays = self._sources([moved[result] for result in results])
         for i, source in enumerate(self.sources):
             if source is not None:
                 self.from_inputs[i] = {source[0]}
@@ -339,8 +341,8 @@ class _Graph:
         self.flat = sorted(set().union(*(self.from_inputs[i] for i in of_polynomials)) - {0})
         self.of_data = [0 in inputs for inputs in self.from_inputs]
 
-    def _sources(self, moved: list[bool]) -> list[tuple[int, int] | None]:
-        """Of each output, which argument's which element it is, if it is one as it is.
+    def _sources(self, moved: list[bool]) -> tuple[list[tuple[int, int] | None], list[tuple[int, ndarray] | None]]:
+        """Of each output, which argument's numbers it is, if it is these as they are: of single numbers, and of arrays.
 
         Numbers that are only moved tell, by their value, where they came from. One that does not change sign is a constant.
         """
@@ -348,12 +350,19 @@ class _Graph:
         ends = np.cumsum([0, *sizes])
         numbers = [torch.arange(end - size, end, dtype=torch.float64) + 1 for end, size in zip(ends[1:], sizes, strict=True)]
         shaped = [part.view(argument.shape) for part, argument in zip(numbers, self.arguments, strict=True)]
-        found: list[tuple[int, int] | None] = []
+        single: list[tuple[int, int] | None] = []
+        arrays: list[tuple[int, ndarray] | None] = []
         for alike, a, b in zip(moved, self.graph(*shaped), self.graph(*(-part for part in shaped)), strict=True):
-            place = int(a) - 1 if alike and a.numel() == 1 and float(a) == -float(b) != 0 else None
-            argument = None if place is None else int(np.searchsorted(ends, place, side="right")) - 1
-            found.append(None if place is None or argument is None else (argument, place - int(ends[argument])))
-        return found
+            single.append(None)
+            arrays.append(None)
+            if alike and not a.is_complex() and bool((a == -b).all()) and bool((a != 0).all()):
+                places = np.asarray(a.numpy().astype(int) - 1)
+                first = int(np.searchsorted(ends, places.min(), side="right")) - 1
+                if places.max() < ends[first + 1]:
+                    inside = places - int(ends[first])
+                    arrays[-1] = first, np.asarray(inside)
+                    single[-1] = (first, int(inside)) if a.ndim == 0 else None
+        return single, arrays
 
     def pool(self, *, data: bool) -> tuple[Pool, dict[int, int]]:
         """Where the angles come from that depend on the data, or that do not; and the place of each output."""
@@ -363,14 +372,18 @@ class _Graph:
         polynomials = [i for i in angles if i not in moved and self.degrees[i] <= 2]
         others = [i for i in angles if i not in moved and i not in polynomials]
         arrays = [i for i in mine if not self.is_angle[i]]
+        as_they_are = [i for i in arrays if self.arrays[i] is not None]
+        arrays = as_they_are + [i for i in arrays if i not in as_they_are]
         of_pool = [0, *self.flat] if data else self.flat
         starts = dict(zip(of_pool, np.cumsum([0, *(self.arguments[a].numel() for a in of_pool)]).tolist(), strict=False))
         n_own = sum(self.arguments[a].numel() for a in ([0] if data else self.flat))
         places = {i: starts[source[0]] + source[1] for i in moved if (source := self.sources[i])}
         places |= {i: n_own + place for place, i in enumerate(polynomials + others)}
         places |= {i: place for place, i in enumerate(arrays)}
-        graph = _only(self.graph, others + arrays) if others or arrays else None
-        return Pool(n_own, *self._polynomials(polynomials, of_pool), graph, len(others)), places
+        computed = others + arrays[len(as_they_are) :]
+        graph = _only(self.graph, computed) if computed else None
+        kept = tuple(array for i in as_they_are if (array := self.arrays[i]))
+        return Pool(n_own, *self._polynomials(polynomials, of_pool), kept, graph, len(others)), places
 
     def _polynomials(self, outputs: list[int], of_pool: list[int]) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray]:
         """Their derivatives at zero, which say all of polynomials of second degree."""
