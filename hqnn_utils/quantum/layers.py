@@ -159,11 +159,11 @@ class OnDevice(Opaque):
         known = program(key, n_inputs)
         data, shared = known.separate.angles(pools(key, n_inputs, x.dtype, x.device).angles(x, weights))
         node = self.node(known)
-        if self.diff_method == "backprop":
-            return _gathered(node(data.mT, shared), len(x)).to(x.dtype)
-        _finite(torch.cat([data, shared.expand(len(x), -1)], dim=-1), known, n_inputs)
-        # No other method of PennyLane's broadcasts: it would run row by row as well, and mixes up rows of some gates.
-        return torch.cat([_gathered(node(row, shared), 1) for row in data]).to(x.dtype)
+        if self.diff_method != "backprop":
+            _finite(torch.cat([data, shared.expand(len(x), -1)], dim=-1), known, n_inputs)
+            if known.separate.has_words:  # whose rows PennyLane's adjoint mixes up
+                return torch.cat([_gathered(node(row, shared), 1) for row in data]).to(x.dtype)
+        return _gathered(node(data.mT, shared), len(x)).to(x.dtype)
 
     def rows(self, key: str, n_inputs: int, data: Tensor, shared: Tensor) -> Tensor:
         """What the device measures, which broadcasts over the rows."""

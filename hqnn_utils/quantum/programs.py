@@ -357,6 +357,7 @@ class Separate:
         numbers = {wire: i for i, wire in enumerate(program.traced.wires)}
         self.measurements = [measured.map_wires(numbers) for measured in program.traced.measurements]
         rotations = [gate for gate in gates if isinstance(gate, Rotation)]
+        self.has_words = any(len(gate.wires) > 1 for gate in rotations)
         self.of_data = [gate.angle for gate in rotations if gate.data]
         self.of_weights = [gate.angle for gate in rotations if not gate.data]
         places = {True: iter(range(len(self.of_data))), False: iter(range(len(self.of_weights)))}

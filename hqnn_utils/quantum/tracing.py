@@ -402,7 +402,7 @@ class _Graph:
 
         products = np.zeros((0, len(outputs)))
         if any(self.degrees[i] == 2 for i in outputs):
-            hessians = torch.func.hessian(values)(zero).numpy()  # (polynomials, variables, variables)
+            hessians = torch.func.jacrev(torch.func.jacrev(values))(zero).numpy()  # (polynomials, variables, variables)
             halves = np.triu(hessians) * (1 - np.eye(len(zero)) / 2)  # v_i v_j with i < j stands twice in a Hessian
             left, right = (halves != 0).any(axis=0).nonzero()
             products = halves[:, left, right].T
