@@ -496,6 +496,7 @@ def test_more_qubits_than_memory_are_refused_in_a_sentence(measure):
         layer(torch.rand(1, 2))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_input_of_no_dimension_is_refused():
     layer = CircuitLayer(lambda x, w: qml.RX(w, 0), 1, {"w": ()})
     with pytest.raises(ValueError, match=r"this layer takes rows of inputs, got an input of shape \(\)"):
