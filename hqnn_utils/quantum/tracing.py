@@ -447,8 +447,9 @@ def trace(
     Raises:
         Refused: a circuit that looks at values, measures on its way, or leaves a weight unused.
     """
-    weights = {name: torch.rand(shape, dtype=torch.float64) for name, shape in shapes.items()}
-    arguments = [torch.rand(n_inputs, dtype=torch.float64), *weights.values()]
+    generator = torch.Generator().manual_seed(1)  # of its own: whoever calls a layer first draws the same numbers afterwards
+    numbers = [torch.rand(size, generator=generator, dtype=torch.float64) for size in ((n_inputs,), *shapes.values())]
+    arguments, weights = numbers, dict(zip(shapes, numbers[1:], strict=True))
 
     def by_name(x: Tensor, **weights: Tensor) -> Any:
         return circuit(x, **weights) if input_arg is None else circuit(**{input_arg: x}, **weights)

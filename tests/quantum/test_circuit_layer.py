@@ -364,3 +364,12 @@ def test_a_layer_is_called_where_pennylane_records():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_first_call_of_a_layer_draws_no_random_number_of_the_callers():
+    layer = CircuitLayer(lambda x, w: qml.RX(w * x[..., 0], 0), 1, {"w": ()})
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    layer(torch.ones(1, 1))
+    assert torch.equal(torch.rand(2), expected)
