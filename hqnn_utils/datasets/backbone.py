@@ -7,6 +7,7 @@ run that was stopped goes on where it was. They depend on the weights, the image
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,38 @@ def _decoded(stored: dict[str, Tensor], shapes: dict[str, torch.Size]) -> dict[s
         codes, codebook = stored[f"{layer}.codes_matrix"].long(), stored[f"{layer}.codebook"].float()
         state[f"{layer}.weight"] = codebook[codes].reshape(shapes[f"{layer}.weight"])
     return state
+
+
+@torch.no_grad()
+def unfolded(network: nn.Module, images: Float[Tensor, "n 3 height width"]) -> nn.Module:
+    """The network with batch norms that know the statistics of these images; in evaluation mode it computes what it did.
+
+    The weights of Martinez et al. come with batch norms that are one factor and one offset for each channel. In training mode
+    these would forget what they were made of; with statistics of their own they are what batch norms are elsewhere.
+
+    Args:
+        network: in evaluation mode; changed in place, and returned.
+        images: prepared as the network sees them; the more, the nearer the statistics are to those of its own training.
+    """
+    norms: dict[nn.BatchNorm2d, list[Tensor]] = {m: [] for m in network.modules() if isinstance(m, nn.BatchNorm2d)}
+
+    def note(norm: Any, given: tuple[Tensor]) -> None:
+        norms[norm].append(torch.stack([given[0].mean((0, 2, 3)), given[0].square().mean((0, 2, 3))]) * len(given[0]))
+
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    for batch in images.split(BATCH):
+        network(batch)
+    for hook, (norm, noted) in zip(hooks, norms.items(), strict=True):
+        hook.remove()
+        mean, square = torch.stack(noted).sum(dim=0) / len(images)
+        known = dict(norm.named_parameters()) | dict(norm.named_buffers())
+        deviation = (square - mean**2 + norm.eps).sqrt()
+        factor = known["weight"] / (known["running_var"] + norm.eps).sqrt()
+        known["bias"] += factor * (mean - known["running_mean"])
+        known["weight"].copy_(factor * deviation)
+        known["running_mean"].copy_(mean)
+        known["running_var"].copy_(square - mean**2)
+    return network
 
 
 def prepared(paths: Sequence[Path], hashes: Sequence[str] = ()) -> Float[Tensor, "n 3 224 224"]:

@@ -9,9 +9,9 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,14 +25,14 @@ from hqnn_utils.kept import Kept
 from hqnn_utils.learning.methods import network, title
 from hqnn_utils.learning.models import Middle
 from hqnn_utils.learning.tasks import Task
-from hqnn_utils.learning.training import Ensemble, fit, torch_device
+from hqnn_utils.learning.training import Ensemble, fit, top1, torch_device
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How networks are made and trained.
 
-    The first five are those of `training.fit`, `n_qubits`, `depth`, `entangler` and `start` those of `methods.network`, and
+    The first seven are those of `training.fit`, `n_qubits`, `depth`, `entangler` and `start` those of `methods.network`, and
     `device` is that of `training.Ensemble`.
     """
 
@@ -40,6 +40,8 @@ class Settings:
     batch_size: int
     learning_rate: float
     optimizer: str = "adam"
+    decay_every: int = 0
+    decay: int | float = 0.1
     points: int = 1
     n_qubits: int = 4
     depth: int = 2
@@ -89,15 +91,28 @@ def train(
     return ensemble, torch.from_numpy(found["history"])
 
 
-def course(task: Task, method: str | Middle, seeds: Sequence[int], settings: Settings) -> Bool[ndarray, "epochs seeds test"]:
-    """Which test images the networks classify correctly after each epoch of `train`. Arguments and errors are its own."""
+class Course(NamedTuple):
+    """How the training of many networks went."""
+
+    right: Bool[ndarray, "epochs seeds test"]
+    """Which test images each network classifies correctly after each epoch."""
+    loss: Float[ndarray, "epochs seeds"]
+    """The mean training loss, as seen during each epoch."""
+    arrived: Float[ndarray, " seeds"]
+    """Share of the training images that each network classifies correctly at the end."""
+
+
+def course(task: Task, method: str | Middle, seeds: Sequence[int], settings: Settings) -> Course:
+    """How the networks of `train` do, epoch by epoch. Arguments and errors are its own, but for `points`."""
+    settings = replace(settings, points=1)
 
     def answers() -> dict[str, ndarray]:
         ensemble, seen = _untrained(task, method, seeds, settings), []
-        _fit(ensemble, task, method, settings, after_epoch=lambda: seen.append(task.right(ensemble)))
-        return {"right": np.stack(seen)}
+        loss = _fit(ensemble, task, method, settings, after_epoch=lambda: seen.append(task.right(ensemble)))
+        arrived = top1(ensemble.predict(task.train_inputs), task.train_labels)
+        return {"right": np.stack(seen), "loss": loss.numpy(), "arrived": arrived.numpy()}
 
-    return _once("course", task, method, seeds, settings, answers)["right"]
+    return Course(**_once("course", task, method, seeds, settings, answers))
 
 
 def _untrained(task: Task, method: str | Middle, seeds: Sequence[int], settings: Settings) -> Ensemble:
@@ -106,7 +121,7 @@ def _untrained(task: Task, method: str | Middle, seeds: Sequence[int], settings:
 
 
 def _fit(ensemble: Ensemble, task: Task, method: str | Middle, settings: Settings, **watching: Any) -> Tensor:
-    how = {name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "optimizer", "points")}
+    how = {field.name: getattr(settings, field.name) for field in fields(Settings)[:7]}
     loss = partial(cross_entropy, reduction="none")
     name = f"{task.name}: {title(task.body, method)}"
     return fit(ensemble, task.train_inputs, task.train_labels, loss, **how, name=name, **watching)

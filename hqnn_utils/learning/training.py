@@ -104,6 +104,8 @@ def fit(
     batch_size: int,
     learning_rate: float,
     optimizer: str = "adam",
+    decay_every: int = 0,
+    decay: int | float = 0.1,
     points: int = 1,
     name: str = "training",
     after_epoch: Callable[[], None] = lambda: None,
@@ -118,6 +120,7 @@ def fit(
         batch_size: images a step and model; the last batch of an epoch may be smaller.
         learning_rate: the optimiser's step size.
         optimizer: one of `OPTIMIZERS`.
+        decay_every: after so many epochs, again and again, the step size is multiplied by `decay`, in (0, 1]; 0 is never.
         points: into how many parts each epoch is divided for the history, at least 1 and at most its number of steps.
         name: shown beside the progress bar.
         after_epoch: called after each epoch, e.g. to look at how the networks do.
@@ -126,18 +129,23 @@ def fit(
         The mean training loss of each part of each epoch and of each seed, as seen during it, `(epochs * points, seeds)`.
 
     Raises:
-        ValueError: epochs or a batch size below 1, a learning rate that is not positive, an unknown optimiser, more parts than
-            steps, no images, or labels that are not as many, or not of these classes.
+        ValueError: epochs or a batch size below 1, a learning rate that is not positive, a decay outside (0, 1] or after a
+            negative number of epochs, an unknown optimiser, more parts than steps, no images, or labels that are not as many,
+            or not of these classes.
         NotFinite: an image; or after an epoch a loss or a weight, named with the epoch and the seed.
 
     Models do not share parameters, so the gradient of the summed losses is each model's own gradient, and an optimiser, which
     works element by element, makes each model's own step.
     """
     _check_settings(optimizer, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    if not (decay_every >= 0 and 0 < decay <= 1):
+        raise ValueError(f"a decay must be in (0, 1], after 0 epochs (never) or more, got {decay} after {decay_every}")
     _check_images(images, labels)
     n = len(images)
     part_of, steps = _parts(-(-n // batch_size), points)
-    step = _stepper(ensemble, images.to(ensemble.device), labels.to(ensemble.device), loss, optimizer, learning_rate)
+    optimiser = OPTIMIZERS[optimizer](ensemble.parameters.values(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, decay_every or epochs, decay)
+    step = _stepper(ensemble, images.to(ensemble.device), labels.to(ensemble.device), loss, optimiser)
     generators = [torch.Generator().manual_seed(seed) for seed in ensemble.seeds]
     history, seen = torch.zeros(epochs, points, len(ensemble.seeds), device=ensemble.device), torch.zeros(epochs, points, 1)
     with tqdm(total=epochs * len(part_of), desc=name, leave=False, mininterval=1, unit="step") as bar:
@@ -150,15 +158,15 @@ def fit(
             finite(f"training losses of epoch {epoch + 1}", history[epoch], steps=steps, seed=ensemble.seeds)
             for weights, stacked in ensemble.parameters.items():
                 finite(f"weights {weights} after epoch {epoch + 1}", stacked, seed=ensemble.seeds)
+            schedule.step()
             after_epoch()
     return (history.cpu() / seen).flatten(0, 1)
 
 
 def _stepper(
-    ensemble: Ensemble, images: Tensor, labels: Tensor, loss: Loss, optimizer: str, learning_rate: float
+    ensemble: Ensemble, images: Tensor, labels: Tensor, loss: Loss, optimiser: torch.optim.Optimizer
 ) -> Callable[[Tensor], Tensor]:
     """Makes a step of every model with its rows of the images `(seeds, batch)`, and gives their losses."""
-    optimiser = OPTIMIZERS[optimizer](ensemble.parameters.values(), lr=learning_rate)
     unchecked = [labels]
 
     def step(rows: Tensor) -> Tensor:

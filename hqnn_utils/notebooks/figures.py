@@ -232,7 +232,11 @@ def layer_panels(panels: dict[str, dict[str, Sequence[Sequence]]], layers: Seque
 
 
 def seed_dots(
-    values: dict[str, Sequence[int | float]], intervals: dict[str, tuple], xlabel: str, marks: dict | None = None
+    values: dict[str, Sequence[int | float]],
+    intervals: dict[str, tuple],
+    xlabel: str,
+    marks: dict | None = None,
+    published: dict | None = None,
 ) -> Figure:
     """One row a model: every seed a dot, the mean and its interval as a bar beside them.
 
@@ -241,6 +245,7 @@ def seed_dots(
         intervals: model → (mean, low, high).
         xlabel: what the values are.
         marks: label → published value, drawn as a vertical line.
+        published: model → published value of its own, drawn on its row.
     """
     figure, axes = plt.subplots(figsize=(6.0, 0.9 + 0.6 * len(values)))
     for row, (name, seeds) in enumerate(values.items()):
@@ -253,8 +258,11 @@ def seed_dots(
         axes.errorbar(mean, row - 0.28, xerr=bar, fmt=look["marker"], color=look["color"], capsize=4, lw=2)
     for label, value in (marks or {}).items():
         axes.axvline(value, color=VERMILION, ls="-.", lw=1.5, label=label)
+    for name, value in (published or {}).items():
+        label = "published" if name == next(iter(published or {})) else None
+        axes.plot(value, list(values).index(name), "|", color=VERMILION, ms=26, mew=2.5, label=label)
     axes.set(yticks=range(len(values)), yticklabels=list(values), ylim=(len(values) - 0.5, -0.6), xlabel=xlabel)
-    if marks:
+    if marks or published:
         _legend_above(axes)
     return figure
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hqnn_utils.quantum.inputs import require_shots, require_sizes
 
-ENTANGLERS = ("none", "linear", "ring", "all")
+ENTANGLERS = ("none", "linear", "ring", "all", "brick")
 """Patterns of CNOTs between the rotations of a layered circuit. `all` has the most gates, and undoes `linear`."""
 
 
@@ -87,8 +87,9 @@ def cnot_pairs(n_qubits: int, entangler: str) -> list[tuple[int, int]]:
     """The (control, target) pairs of an entangler, in the order in which they act.
 
     `none`: no pair; `linear`: i → i+1; `ring`: linear, then n-1 → 0; `all`: every i → j with i < j, which is the same
-    permutation as `linear` in reverse order (book/foundations/entanglement). A single qubit has no pair; two qubits in a ring
-    have 0 → 1, then 1 → 0.
+    permutation as `linear` in reverse order (book/foundations/entanglement); `brick`: i → i+1 for even i, then for odd i, as
+    in the code of Mari et al. 2020 (book/evidence/provenance). A single qubit has no pair; two qubits in a ring have 0 → 1,
+    then 1 → 0.
 
     Raises:
         ValueError: the entangler is not one of `ENTANGLERS`.
@@ -99,7 +100,7 @@ def cnot_pairs(n_qubits: int, entangler: str) -> list[tuple[int, int]]:
         return [(i, j) for i in range(n_qubits) for j in range(i + 1, n_qubits)]
     linear = [(i, i + 1) for i in range(n_qubits - 1)]
     ring = [(n_qubits - 1, 0)] if n_qubits > 1 else []
-    return {"none": [], "linear": linear, "ring": linear + ring}[entangler]
+    return {"none": [], "linear": linear, "ring": linear + ring, "brick": linear[::2] + linear[1::2]}[entangler]
 
 
 def layered(x: TensorLike, theta: TensorLike, entangler: str = "ring") -> None:

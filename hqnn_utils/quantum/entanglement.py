@@ -10,7 +10,7 @@ from math import factorial, pi
 import numpy as np
 import pennylane as qml
 import torch
-from jaxtyping import Float, Inexact
+from jaxtyping import Float, Inexact, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -161,6 +161,24 @@ def interaction_variances(
         coefficients = np.moveaxis(np.tensordot(change @ solve, coefficients, axes=(1, axis)), 0, axis)
     order = (np.indices([3] * n) > 0).sum(axis=0)
     return np.stack([(coefficients[order == k] ** 2).sum(axis=0) for k in range(1, n + 1)], axis=-1)
+
+
+def orders_at_zero(n_qubits: int, depth: int, entangler: str = "ring") -> Int[ndarray, " n_qubits"]:
+    """Of how many inputs each output of the layered circuit is a product while its trainable angles are zero.
+
+    Then only CNOTs act on the encoded inputs. Seen from the measurement, a CNOT turns Z of its target into Z of both and
+    leaves Z of its control, so Z_i becomes a product of Z_j over a set of wires, and ⟨Z_i⟩ one of the -sin x_j of this set. An
+    output of order 1 is a function of one input alone.
+
+    Args:
+        n_qubits, depth, entangler: of `circuits.layered`.
+
+    Derived in book/evidence/first_order.
+    """
+    wires = np.eye(n_qubits, dtype=bool)  # (outputs, wires)
+    for control, target in reversed(cnot_pairs(n_qubits, entangler) * depth):
+        wires[:, control] ^= wires[:, target]
+    return wires.sum(axis=1)
 
 
 def every_subset(

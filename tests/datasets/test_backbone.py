@@ -265,3 +265,17 @@ def test_the_decoded_network_knows_ants_from_bees():
     said = scores.argmax(1).numpy()
     right = said == np.where(found.labels[rows] == 0, 310, 309)  # ImageNet's classes ant and bee
     assert right.mean() > 0.6  # among a thousand classes; 0.76 of all 397
+
+
+@torch.no_grad()
+def test_an_unfolded_network_computes_the_same_at_rest_and_has_the_statistics_of_the_images():
+    torch.manual_seed(1)
+    network, images = resnet18_of_random_weights(), torch.rand(20, 3, 64, 64)
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.weight.uniform_(0.5, 1.5), norm.bias.normal_(0, 0.1), norm.running_var.uniform_(0.5, 2)
+    expected = network(images)
+    unfolded = backbone.unfolded(network, images)
+    torch.testing.assert_close(unfolded(images), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(unfolded.bn1.running_mean, unfolded.conv1(images).mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    # So in training mode, shown all of them, it computes the same too, as the folded one would not.
+    assert (unfolded.train()(images) - expected).abs().max() < 1e-2 * expected.abs().max()

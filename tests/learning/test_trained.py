@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -122,6 +123,7 @@ CHANGES = [
     {"batch_size": 4},
     {"learning_rate": 0.01},
     {"optimizer": "sgd"},
+    {"decay_every": 1},
     {"points": 2},
     {"n_qubits": 3},
     {"depth": 1},
@@ -151,11 +153,14 @@ def test_seeds_may_begin_anywhere():
 
 def test_the_course_is_what_the_networks_of_each_epoch_answer():
     few = made_up("ResNet18")
-    seen = course(few, "-Q", [0, 1], SETTINGS)
-    assert seen.shape == (SETTINGS.epochs, 2, len(few.test_labels))
-    for epochs, answers in enumerate(seen, start=1):
-        stopped, _ = train(few, "-Q", [0, 1], replace(SETTINGS, epochs=epochs))
+    right, loss, arrived = course(few, "-Q", [0, 1], SETTINGS)
+    assert right.shape == (SETTINGS.epochs, 2, len(few.test_labels))
+    for epochs, answers in enumerate(right, start=1):
+        stopped, history = train(few, "-Q", [0, 1], replace(SETTINGS, epochs=epochs, points=1))
         assert (answers == few.right(stopped)).all()
+    np.testing.assert_array_equal(loss, history.numpy())
+    scores = stopped.predict(few.train_inputs)
+    np.testing.assert_array_equal(arrived, [(one.argmax(dim=1) == few.train_labels).double().mean() for one in scores])
 
 
 def test_a_label_that_is_no_class_of_the_task_is_refused():
@@ -188,7 +193,7 @@ def test_networks_that_were_kept_are_those_that_were_trained_to_the_last_bit(fit
 def test_a_course_is_kept_too_and_is_not_taken_for_the_networks(fits):
     few = made_up("ResNet18")
     first, again = (course(few, "-Q", [0], SETTINGS) for _ in range(2))
-    assert (first == again).all() and len(fits) == 1
+    assert all((one == other).all() for one, other in zip(first, again, strict=True)) and len(fits) == 1
     train(few, "-Q", [0], SETTINGS)
     assert len(fits) == 2
 

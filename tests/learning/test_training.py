@@ -55,7 +55,7 @@ def fitted(build=BUILDS["tanh"], seeds=SEEDS, **changes) -> tuple[Ensemble, torc
 
 
 def alone(
-    build, seed: int, epochs: int, batch_size: int, learning_rate: float, optimizer=torch.optim.Adam
+    build, seed: int, epochs: int, batch_size: int, learning_rate: float, optimizer=torch.optim.Adam, rates=None
 ) -> tuple[nn.Module, list[float]]:
     """The oracle: one model, one seed, the training loop of every torch tutorial."""
     images, labels = task()
@@ -64,8 +64,10 @@ def alone(
     order = torch.Generator().manual_seed(seed)
     optimiser = optimizer(model.parameters(), lr=learning_rate)
     history = []
-    for _ in range(epochs):
+    for epoch in range(epochs):
         losses = []
+        if rates:
+            optimiser.param_groups[0]["lr"] = rates[epoch]
         for rows in torch.randperm(len(images), generator=order).split(batch_size):
             loss = negative_probability(model(images[rows]), labels[rows])
             optimiser.zero_grad()
@@ -102,6 +104,14 @@ def test_with_every_optimiser_seeds_trained_at_once_are_the_seeds_trained_alone(
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(ensemble.parameters[name][k].detach(), parameter.detach(), atol=1e-10, rtol=0)
         assert history[:, k].tolist() == pytest.approx(losses, abs=1e-6)
+
+
+def test_the_step_size_decays_after_so_many_epochs_again_and_again():
+    ensemble, history = fitted(epochs=5, decay_every=2, decay=0.5)
+    model, losses = alone(BUILDS["tanh"], SEEDS[0], **SETTINGS | {"epochs": 5}, rates=[0.05, 0.05, 0.025, 0.025, 0.0125])
+    assert history[:, 0].tolist() == pytest.approx(losses, abs=1e-6)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(ensemble.parameters[name][0].detach(), parameter.detach(), atol=1e-10, rtol=0)
 
 
 def test_an_ensemble_starts_from_what_each_seed_builds():
@@ -214,6 +224,9 @@ def test_predictions_carry_no_gradient():
         ({"learning_rate": -0.1}, "learning_rate must be positive, got -0.1"),
         ({"learning_rate": float("inf")}, "learning_rate must be positive, got inf"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive, got nan"),
+        ({"decay_every": -1}, r"a decay must be in \(0, 1\], after 0 epochs \(never\) or more, got 0.1 after -1"),
+        ({"decay_every": 1, "decay": 0}, "got 0 after 1"),
+        ({"decay": 1.1}, "got 1.1 after 0"),
         ({"optimizer": "lbfgs"}, "unknown optimizer 'lbfgs': choose one of adam, adamw, rmsprop, sgd"),
     ],
 )

@@ -20,6 +20,7 @@ from hqnn_utils.quantum.entanglement import (
     every_subset,
     interaction_variances,
     meyer_wallach,
+    orders_at_zero,
     schmidt_coefficients,
     schmidt_rank,
     shapley,
@@ -499,3 +500,17 @@ def test_interactions_of_an_output_or_an_angle_that_is_not_finite_are_refused(ba
 def test_contributions_to_a_value_that_is_not_finite_are_refused():
     with pytest.raises(NotFinite, match="values must be finite, got nan at subset 2"):
         shapley(np.array([[0.0, 1.0], [1.0, 0.0], [0.0, np.nan], [1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("entangler", ENTANGLERS)
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_at_zero_angles_an_output_is_a_product_of_as_many_inputs_as_is_said(n, entangler):
+    for depth in range(5):
+        theta = torch.zeros(depth, n, dtype=torch.float64)
+
+        def outputs(x: np.ndarray, theta: torch.Tensor = theta) -> np.ndarray:
+            return statevector.expval_z(torch.from_numpy(x), theta, entangler).numpy()
+
+        variances = interaction_variances(outputs, n)
+        assert ((variances > 1e-12).sum(axis=1) == 1).all(), "each output has one order alone"
+        np.testing.assert_array_equal(variances.argmax(axis=1) + 1, orders_at_zero(n, depth, entangler))
