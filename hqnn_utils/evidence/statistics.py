@@ -217,6 +217,24 @@ def equivalence(differences: Iterable[float], margin: float) -> float:
     return float(DescrStatsW(differences).ttost_mean(-margin, margin)[0])
 
 
+def judged(gain: tuple[float, float, float], margin: float) -> str:
+    """What an interval of a gain says of a difference that matters: `"equal"`, `"ahead"`, `"behind"` or `"undecided"`.
+
+    Args:
+        gain: value, low and high end, as an `Interval`.
+        margin: the greatest difference that would not matter, in their unit. If it is not positive and finite, a ValueError.
+
+    Returns:
+        `"equal"` where the whole interval lies within ± margin; `"ahead"` and `"behind"` where it lies on one side of zero.
+    """
+    if not 0 < margin < np.inf:
+        raise ValueError(f"the margin of equivalence must be positive and finite, got {margin}")
+    _, low, high = gain
+    if -margin < low <= high < margin:
+        return "equal"
+    return "ahead" if low > 0 else "behind" if high < 0 else "undecided"
+
+
 def signed_rank(differences: Iterable[float]) -> float:
     """Wilcoxon's two-sided signed-rank p-value: how often chance alone would make differences as one-sided as these.
 

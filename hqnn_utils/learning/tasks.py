@@ -122,6 +122,22 @@ FEATURES: dict[str, Callable[[Task], Task]] = {"raw": lambda task: task, "centre
 """What networks are shown of photographs: the features as the backbone gives them, or on another scale."""
 
 
+def fewer(task: Task, size: int, seed: int = 0) -> Task:
+    """The task with so many of its training images, drawn with the class shares of all; the test is the same.
+
+    A ValueError: more images than there are, or fewer than classes.
+    """
+    from sklearn.model_selection import train_test_split
+
+    n, labels = len(task.train_labels), task.train_labels
+    if not len(task.classes) <= size <= n:
+        raise ValueError(f"{task.name} has {n} training images of {len(task.classes)} classes, got a size of {size}")
+    if n - size < len(task.classes):  # nobody can draw the few that are left out class by class
+        return task if size == n else without(task, np.random.default_rng(seed).permutation(n)[size:])
+    kept, _ = train_test_split(range(n), train_size=size, stratify=labels, random_state=seed)
+    return replace(task, train_inputs=task.train_inputs[kept], train_labels=labels[kept])
+
+
 def without(task: Task, rows: Sequence[int] | Int[ndarray, " rows"]) -> Task:
     """The task without some of its training images, given by row; the test is the same."""
     kept = torch.ones(len(task.train_labels), dtype=torch.bool)

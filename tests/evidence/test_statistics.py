@@ -20,6 +20,7 @@ from hqnn_utils.evidence.statistics import (
     crossed_interval,
     equivalence,
     images_needed,
+    judged,
     mcnemar,
     mean_interval,
     possible_pvalues,
@@ -510,3 +511,16 @@ def test_an_interval_changes_its_unit_as_a_whole_and_is_read_as_a_sentence_has_i
     assert 100 * interval == interval * 100 == pytest.approx((-2, -5, 1))
     assert f"{interval:.0%}" == "−2% (−5% to 1%)"
     assert isinstance(mean_interval([1.0, 2.0]), Interval) and share_interval(3, 4).value == 0.75
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.9, 0.9, "equal"), (0.1, 0.9, "equal"), (0.1, 1.1, "ahead"), (-2.0, -0.1, "behind"), (-0.1, 1.1, "undecided")],
+)
+def test_a_gain_is_judged_by_where_its_interval_lies(low, high, verdict):
+    assert judged(Interval((low + high) / 2, low, high), 1.0) == verdict
+
+
+def test_no_margin_is_no_margin():
+    with pytest.raises(ValueError, match="margin of equivalence must be positive and finite, got 0"):
+        judged(Interval(0.0, -1.0, 1.0), 0.0)

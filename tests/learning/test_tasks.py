@@ -14,7 +14,7 @@ from torch import nn
 from hqnn_utils.checks import NotFinite
 from hqnn_utils.datasets import backbone, catalogue, digits, photos
 from hqnn_utils.datasets.catalogue import DataError, Dataset, MissingData
-from hqnn_utils.learning.tasks import Task, centred, chosen, facts, held_out, standardised, task, without
+from hqnn_utils.learning.tasks import Task, centred, chosen, facts, fewer, held_out, standardised, task, without
 from hqnn_utils.learning.training import Ensemble
 
 
@@ -341,6 +341,23 @@ def test_a_task_without_some_training_images_has_all_others_and_the_same_test():
     assert torch.equal(found.train_labels, whole.train_labels[[1, 2, 4]])
     assert replace(found, train_inputs=whole.train_inputs, train_labels=whole.train_labels) == whole
     assert torch.equal(without(whole, []).train_inputs, whole.train_inputs)
+
+
+def test_fewer_training_images_are_drawn_with_the_class_shares_of_all_and_the_test_is_the_same():
+    whole = replace(made_up("ResNet18", 100), train_labels=torch.tensor([0] * 70 + [1] * 20 + [2] * 10))
+    whole.train_inputs[:, 0] = torch.arange(100)
+    found, again, other = fewer(whole, 10), fewer(whole, 10), fewer(whole, 10, seed=1)
+    assert found.train_labels.bincount().tolist() == [7, 2, 1]
+    assert torch.equal(found.train_labels, whole.train_labels[found.train_inputs[:, 0].long()])
+    assert torch.equal(found.train_inputs, again.train_inputs) and not torch.equal(found.train_inputs, other.train_inputs)
+    assert found.test_inputs is whole.test_inputs
+    assert [len(fewer(whole, size).train_labels) for size in (98, 99, 100)] == [98, 99, 100]
+
+
+@pytest.mark.parametrize("size", [2, 101])
+def test_what_cannot_be_drawn_is_refused(size):
+    with pytest.raises(ValueError, match=f"100 training images of 3 classes, got a size of {size}"):
+        fewer(made_up("ResNet18", 100), size)
 
 
 # Answers
