@@ -61,6 +61,14 @@ STARTS: dict[str, Callable[[nn.Module], nn.Module]] = {"near zero": lambda layer
 METHODS = (*middles(), LINEAR)
 """All names."""
 
+CIRCUITS: dict[str, tuple[str, ...]] = {
+    "-Q-Ent": ("depth", "entangler", "start"),
+    "-Q": ("depth", "start"),
+    "-random": ("depth", "start"),
+    "-affine": ("depth",),
+}
+"""The settings of a circuit that a method looks at; no other method looks at any."""
+
 
 def title(body: str, method: str | Middle) -> str:
     """The name of a network as the slides write it, e.g. `ResNet18-Q-Ent`; a middle of your own has that of its function."""

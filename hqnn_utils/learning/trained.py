@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from hqnn_utils import files
 from hqnn_utils.kept import Kept
-from hqnn_utils.learning.methods import network, title
+from hqnn_utils.learning.methods import CIRCUITS, network, title
 from hqnn_utils.learning.models import Middle
 from hqnn_utils.learning.tasks import Task
 from hqnn_utils.learning.training import Ensemble, fit, top1, torch_device
@@ -142,7 +142,7 @@ def _once(
         "what": what,
         "method": title(task.body, method),
         "seeds": list(seeds),
-        "settings": asdict(settings) | {"device": torch_device(settings.device).type},
+        "settings": _seen(method, settings) | {"device": torch_device(settings.device).type},
         "data": _checksum(task),
         "torch": torch.__version__,
         "code": _code(),
@@ -156,6 +156,12 @@ def _once(
 
     with np.load(io.BytesIO(kept.once(packed)), allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def _seen(method: str, settings: Settings) -> dict[str, Any]:
+    """The settings that make a difference to a method: a classical head does not know of an entangler."""
+    unseen = {"depth", "entangler", "start"}.difference(CIRCUITS.get(method, ()))
+    return {name: value for name, value in asdict(settings).items() if name not in unseen}
 
 
 def _checksum(task: Task) -> str:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch.nn.functional import cross_entropy
 
 from hqnn_utils import files
 from hqnn_utils.learning import trained
-from hqnn_utils.learning.methods import network
+from hqnn_utils.learning.methods import METHODS, network
 from hqnn_utils.learning.tasks import Task, task
 from hqnn_utils.learning.trained import Settings, by_body, course, train
+from hqnn_utils.learning.training import Ensemble
 
 SETTINGS = Settings(epochs=2, batch_size=16, learning_rate=0.003)
 
@@ -196,6 +198,18 @@ def test_a_course_is_kept_too_and_is_not_taken_for_the_networks(fits):
     assert all((one == other).all() for one, other in zip(first, again, strict=True)) and len(fits) == 1
     train(few, "-Q", [0], SETTINGS)
     assert len(fits) == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("change", [{"depth": 1}, {"entangler": "all"}, {"start": "uniform"}], ids=str)
+def test_a_setting_makes_another_name_exactly_where_it_makes_other_networks(fits, method, change):
+    few = made_up("ResNet18")
+    first, other = (train(few, method, [0, 1], settings)[0] for settings in (SETTINGS, replace(SETTINGS, **change)))
+    alone = Ensemble(partial(network, "ResNet18", method, 3, **{"depth": SETTINGS.depth} | change), [0, 1])
+    start = Ensemble(partial(network, "ResNet18", method, 3, depth=SETTINGS.depth), [0, 1])
+    x = few.test_inputs
+    assert (len(fits) == 2) == (not torch.equal(alone.predict(x), start.predict(x)))
+    assert (len(fits) == 2) == (not torch.equal(first.predict(x), other.predict(x)))
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
