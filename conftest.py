@@ -86,7 +86,7 @@ if IPyNbCell is not None:
 def missing_data(notebook: Path) -> str:
     """Why a chapter cannot be run here with its default parameters; empty if it can."""
     declared = {name: p.default for name, p in parameters.of(notebook).items()}
-    names = declared.get("datasets", [declared[one] for one in ("dataset",) if one in declared])
+    names = declared.get("datasets", [declared[one] for one in ("dataset", "photographs") if one in declared])
     sets = [name for name, entry in catalogue.entries().items() if entry.kind != "weights"]
     for name in sets if names == ["any"] else names:
         if (

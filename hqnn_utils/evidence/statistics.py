@@ -108,7 +108,7 @@ def mcnemar(first: Bool[ndarray, " images"], second: Bool[ndarray, " as_many"]) 
     Returns:
         p in [0, 1]; 1 where they differ on no image.
 
-    Source: McNemar 1947, advised by Dietterich 1998; by statsmodels. Used in book/evidence/how_strong.
+    Source: McNemar 1947, advised by Dietterich 1998; by statsmodels. Used in book/evidence/printed_numbers.
     """
     if not np.asarray(first).dtype == np.asarray(second).dtype == bool:
         raise ValueError("right and wrong answers must be arrays of booleans")
@@ -127,7 +127,7 @@ def possible_pvalues(correct_first: int, correct_second: int, images: int) -> tu
         least p, 2 · 2^-|difference of the counts| or 1, and greatest p. A count that is not whole, or outside 0 … images, is
         a ValueError.
 
-    Derived in book/evidence/how_strong.
+    Derived in book/evidence/printed_numbers.
     """
     counts = correct_first, correct_second
     _check_counts(images, *counts)
@@ -153,7 +153,7 @@ def images_needed(gain: float, discordant: float, power: float = 0.8, level: flo
         power: chance to see the difference, in (1 - level, 1).
         level: of confidence, in (0, 1): seen means p < 1 - level. Any argument out of its range is a ValueError.
 
-    Source: Connor 1987, by statsmodels; continuity correction of Fleiss, Levin, Paik 2003. Used in book/evidence/how_strong.
+    Source: Connor 1987, by statsmodels; continuity correction of Fleiss, Levin, Paik 2003. Used in book/evidence/printed_numbers.
     """
     if not 0 < gain <= discordant <= 1:
         raise ValueError(f"gain must be in (0, discordant] and discordant in (0, 1], got {gain} and {discordant}")
@@ -180,7 +180,7 @@ def crossed_interval(
         level: of confidence, in (0, 1), else a ValueError.
         resamples, seed: how many bootstrap samples, at least one, and the seed of their generator.
 
-    Source: the pigeonhole bootstrap of Owen 2007; percentile interval. Used in book/evidence/how_strong.
+    Source: the pigeonhole bootstrap of Owen 2007; percentile interval. Used in book/evidence/many_networks.
     """
     seeds, images = values.shape
     if min(values.shape) < 2:
@@ -207,7 +207,7 @@ def equivalence(differences: Iterable[float], margin: float) -> float:
     Returns:
         p in [0, 1], the larger of both tests; for differences that are all equal 0 within the margin and 1 elsewhere.
 
-    Source: Schuirmann 1987; by statsmodels. Used in book/evidence/how_strong.
+    Source: Schuirmann 1987; by statsmodels.
     """
     differences = _of_seeds(differences, "a test")
     if not 0 < margin < np.inf:
@@ -259,7 +259,7 @@ def best_of(values: Real[ndarray, "*models n"], k: int) -> float | Float[ndarray
         values: one finite number a seed, in any order, else a ValueError.
         k: how many are drawn: 1 gives the mean, n the maximum. If it is not whole or outside 1 … n, a ValueError.
 
-    Source: Tang et al. 2020. Derived in book/evidence/how_strong.
+    Source: Tang et al. 2020. Derived in book/evidence/many_networks.
     """
     n = values.shape[-1]
     if not 1 <= k <= n or k % 1:

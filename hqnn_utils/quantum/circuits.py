@@ -134,7 +134,7 @@ def reuploading(x: TensorLike, scale: TensorLike, theta: TensorLike, entangler: 
         scale, theta: trainable factors and angles, shape `(depth, n_qubits)`.
         entangler: one of `ENTANGLERS`.
 
-    Source: Pérez-Salinas et al. 2020. Used in book/evidence/how_strong.
+    Source: Pérez-Salinas et al. 2020. Used in book/evidence/where_entanglement_helps.
     """
     n_qubits = x.shape[-1]
     for i in range(n_qubits):
@@ -154,7 +154,7 @@ def scrambled(x: TensorLike, theta: TensorLike, scramblers: TensorLike) -> None:
         x, theta: as for `layered`.
         scramblers: unitary matrices `(depth, 2**n_qubits, 2**n_qubits)`, which act on rows of amplitudes from the right.
 
-    Used in book/evidence/how_strong.
+    Used in book/evidence/controls.
     """
     n_qubits = x.shape[-1]
     for i in range(n_qubits):

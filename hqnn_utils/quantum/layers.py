@@ -530,7 +530,7 @@ class ScrambledLayer(CircuitLayer):
         theta: the only parameter, as for `QuantumLayer`.
         scramblers: `(depth, 2**n, 2**n)`, drawn by torch's generator from the Haar measure; never trained.
 
-    Shape: as for `QuantumLayer`. Used in book/evidence/how_strong.
+    Shape: as for `QuantumLayer`. Used in book/evidence/controls.
     """
 
     scramblers: Tensor
@@ -557,7 +557,7 @@ class ReuploadingLayer(CircuitLayer):
         scale: factors of the data, `(depth, n_qubits)`; start near 1.
         theta: angles, `(depth, n_qubits)`, in radians; start near zero.
 
-    Shape: as for `QuantumLayer`. Used in book/evidence/how_strong. Source: Pérez-Salinas et al. 2020.
+    Shape: as for `QuantumLayer`. Used in book/evidence/where_entanglement_helps. Source: Pérez-Salinas et al. 2020.
     """
 
     def __init__(self, n_qubits: int, depth: int, entangler: str = "ring"):

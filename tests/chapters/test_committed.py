@@ -53,7 +53,7 @@ def prose(path: Path) -> str:
 
 
 def test_there_are_chapters():
-    assert {"pqc", "entanglement", "quantum_classifier", "quantum_entanglement", "how_strong"} <= set(runs.chapters())
+    assert {"pqc", "entanglement", "quantum_classifier", "quantum_entanglement", "many_networks"} <= set(runs.chapters())
 
 
 @chapter

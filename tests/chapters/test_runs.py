@@ -15,7 +15,7 @@ BRIEF = {  # as text
     chapter: {name: str(value) for name, value in given.items()}
     for chapter, given in tomllib.loads((Path(__file__).parents[1] / "brief.toml").read_text(encoding="utf-8")).items()
 }
-QUICK = {"dataset": "digits", "seeds": "3", "small_sizes": "25,50", "small_epochs": "2"}
+QUICK = {"dataset": "digits", "seeds": "3", "small_sizes": "25,50", "small_steps": "2,4", "small_epochs": "2"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,15 +86,17 @@ def test_training_works_with_finite_shots(tmp_path):
 
 
 def test_networks_of_experiment_3_may_be_made_and_trained_otherwise(tmp_path):
-    otherwise = dict(methods="-sine", entangler="linear", start="uniform", optimizer="rmsprop", first_seed="7")
-    otherwise |= dict(split="clean", features="standardised", torch_device="auto", depths="1,2")
-    runs.run(
-        "quantum_entanglement", {"datasets": "digits"} | BRIEF["quantum_entanglement"] | otherwise, tmp_path / "out.ipynb"
-    )
-    found = results.of(tmp_path / "out.ipynb")
-    assert {"digits_sine", "digits_ent_over_classical"} <= found.keys()
-    assert found["n_cnots"].value == 2 * 3  # a line of four qubits, twice
-    assert found["digits_ent_theta"].value > 0.5  # far from the start near zero
+    usual = {"dataset": "digits"} | BRIEF["many_networks"]
+    otherwise = dict(entangler="linear", depth="4", start="uniform", optimizer="rmsprop", first_seed="7", n_qubits="5")
+    otherwise |= dict(torch_device="auto", train_size="200", test_size="60", decay_every="1", margin="50")
+    found = {}
+    for name, given in (("usual", usual), ("otherwise", usual | otherwise)):
+        runs.run("many_networks", given, tmp_path / f"{name}.ipynb")
+        found[name] = results.of(tmp_path / f"{name}.ipynb")
+    assert found["usual"].keys() == found["otherwise"].keys()
+    assert (found["usual"]["alone"].value, found["otherwise"]["alone"].value) == (0, 4)  # a chain of four layers undoes itself
+    assert (found["otherwise"]["n_train"].value, found["otherwise"]["n_test"].value) == (200, 60)
+    assert found["usual"]["accuracy_q_ent"].value != found["otherwise"]["accuracy_q_ent"].value
 
 
 def test_quantum_and_sine_stay_one_function_in_ten_classes(tmp_path):
@@ -133,17 +135,17 @@ def test_the_notebook_refuses_under_plain_papermill(papermill, name, value, mess
         ("gradient_vanishing", {"controls": "['swish']"}, "allowed is in {tanh, sigmoid, relu}"),
         ("gradient_vanishing", {"epsilon": "0"}, "allowed is in [0.001, 0.99]"),
         ("gradient_vanishing", {"epsilon": "-0.1"}, "allowed is in [0.001, 0.99]"),
-        ("quantum_entanglement", {"entangler": "none"}, "allowed is in {ring, linear, all}"),
-        ("quantum_entanglement", {"methods": "-sin"}, "allowed is in {classical, -linear, -sine"),
-        ("how_strong", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
-        ("how_strong", {"first_seed": "-1"}, "allowed is in [0, 1000000]"),
+        ("quantum_entanglement", {"entangler": "none"}, "allowed is in {ring, linear, all, brick}"),
+        ("controls", {"controls": "-sin"}, "allowed is in {-linear, -sine, -affine, -mlp, -random}"),
+        ("many_networks", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
+        ("many_networks", {"first_seed": "-1"}, "allowed is in [0, 1000000]"),
         ("gradient_vanishing", {"entangler": "star"}, "allowed is in {none, linear, ring, all}"),
         ("gradient_vanishing", {"initial": "zeros"}, "allowed is in {torch, xavier, kaiming}"),
         ("quantum_classifier", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
         ("quantum_entanglement", {"datasets": "hymenoptera,bees"}, "allowed is in {any, mnist, hymenoptera, brain_tumor"),
         ("quantum_entanglement", {"weights": "resnet50"}, "allowed is in {resnet18, resnet18-pqf}"),
         ("quantum_entanglement", {"n_qubits": "600"}, "allowed is in [2, 6]"),
-        ("how_strong", {"margin": "0"}, "parameter margin = 0 refused"),
+        ("many_networks", {"margin": "-1"}, "parameter margin = -1 refused"),
         ("device_timing", {"processor": "Aspen-9"}, "allowed is in {, arn:aws:braket:*/qpu/*}"),
         ("device_timing", {"budget_usd": "-1"}, "allowed is in [0, 10000]"),
     ],
@@ -172,7 +174,7 @@ def test_more_qubits_than_memory_are_refused_with_a_way_on(hqnn, tmp_path):
 
 
 def test_a_machine_without_images_runs_on_what_it_has_and_says_what_is_missing(hqnn, tmp_path):
-    chapter = "quantum_entanglement"  # how_strong asks for its data in the same words
+    chapter = "quantum_entanglement"
     output, closed = tmp_path / "out.ipynb", "http://127.0.0.1:9"
     proxies = dict(HTTPS_PROXY=closed, HTTP_PROXY=closed, https_proxy=closed, http_proxy=closed)
     done = hqnn("run", chapter, *options(BRIEF[chapter]), "-o", str(output), HQNN_DATA=str(tmp_path / "data"), **proxies)
