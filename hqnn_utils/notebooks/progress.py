@@ -32,7 +32,7 @@ class Progress:
             return
         self._bar = self._bar or tqdm(total=of, unit="run", file=self._stream)
         if outcome.status != "finished" and outcome.seconds:
-            self._bar.write(f"failed: {told(run.given)}: {_last(outcome.reason)}", file=self._stream)
+            self._bar.write(f"failed: {told(run.own)}: {_last(outcome.reason)}", file=self._stream)
         self._bar.update(ended - self._bar.n)
         if ended == of:
             self._bar.close()
@@ -41,7 +41,7 @@ class Progress:
         took = f" in {outcome.seconds:.1f} s" if outcome.seconds else " before"
         why = f": {_last(outcome.reason)}" if outcome.reason else ""
         left = (time.monotonic() - self._started) / max(ended - self._before, 1) * (of - ended)
-        return f"{ended} of {of}: {run.name} {outcome.status}{took}, {told(run.given)}{why}; {duration(left)} left\n"
+        return f"{ended} of {of}: {run.name} {outcome.status}{took}, {told(run.own)}{why}; {duration(left)} left\n"
 
 
 def _last(reason: str) -> str:

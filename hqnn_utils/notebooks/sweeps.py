@@ -41,11 +41,12 @@ SEEDING = ("seed", "first_seed", "seeds")
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its name, what is given to its chapter, and every parameter in force."""
+    """One run of a sweep: its name, what is given to its chapter, every parameter in force, and what not all runs have."""
 
     name: str
     given: Mapping[str, object]
     in_force: Mapping[str, object]
+    own: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,8 @@ class Sweep:
         for combined in product(*parts):
             given = {name: value for part in combined for name, value in part.items()}
             in_force = defaults | given
-            run = Run(origins.name(code, in_force), given, in_force)
+            own = {name: value for name, value in given.items() if name not in self.fixed}
+            run = Run(origins.name(code, in_force), given, in_force, own)
             if run.name in found:
                 raise SweepError(f"two runs of this sweep are one and the same: {told(given)}; leave one of them out")
             found[run.name] = run

@@ -76,7 +76,8 @@ def alone(installed, tmp_path, monkeypatch):
 def test_a_wheel_holds_the_package_the_chapters_and_the_tables_and_nothing_that_was_left_behind(wheel):
     names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hqnn_utils").rglob("[!.]*.py")} | {"hqnn_utils/py.typed"}
-    for pattern in ("book/*/[!.]*.ipynb", "data/[!.]*.toml", "data/manifests/[!.]*", "data/results/[!.]*.csv", "benchmarks/[!.]*.json"):
+    tables = "data/[!.]*.toml", "data/manifests/[!.]*", "data/results/[!.]*.csv", "benchmarks/[!.]*.json"
+    for pattern in ("book/*/[!.]*.ipynb", *tables):
         wanted |= {f"hqnn_utils/shipped/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob(pattern)}
     assert names == wanted
 
