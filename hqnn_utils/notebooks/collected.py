@@ -108,10 +108,19 @@ def _row(name: str, seed: int | None, result: results.Result) -> dict:
 
 
 @cache
+def _datasets() -> list[str]:
+    return [name for name, entry in files.table("datasets.toml").items() if entry["kind"] != "weights"]
+
+
+def _named(values: dict) -> set[str]:
+    """The data sets that parameters name."""
+    return {word for value in values.values() for word in str(value).split(", ")} & set(_datasets())
+
+
+@cache
 def _divided(name: str) -> tuple[str, str]:
     """The data set in a result's name, and the rest of it."""
-    known = [set_ for set_, entry in files.table("datasets.toml").items() if entry["kind"] != "weights"]
-    part = re.search(rf"(?:^|_)((?:{'|'.join(known)})(?:_clean)?)(?:_|$)", name)
+    part = re.search(rf"(?:^|_)((?:{'|'.join(_datasets())})(?:_clean)?)(?:_|$)", name)
     if not part:
         return "", name
     rest = f"{name[: part.start()]}_{name[part.end() :]}".strip("_")
@@ -121,7 +130,8 @@ def _divided(name: str) -> tuple[str, str]:
 def wide(table: pd.DataFrame) -> pd.DataFrame:
     """One row a run, or a run and data set where one has several, with a column for each result; values of seeds are left out.
 
-    A result that names no data set stands in each row of its run.
+    A result that names no data set stands in each row of its run, and one of a data set that the run's parameters do not
+    name, such as a published number for comparison, in none.
 
     Args:
         table: as of `long`.
@@ -134,6 +144,9 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
         row = cells.setdefault((run, dataset if isinstance(dataset, str) else ""), {})
         if isinstance(quantity, str):
             row[quantity] = text if isinstance(text, str) else value
+    named = {run: _named(values) for run, values in about.astype(str).to_dict("index").items()}
+    of_others = [(run, set_) for run, set_ in cells if set_ and named[run] and set_.removesuffix("_clean") not in named[run]]
+    cells = {key: row for key, row in cells.items() if key not in of_others}
     several = {run for run, dataset in cells if dataset}
     rows = [
         {"run": run, "of_dataset": dataset} | cells.get((run, ""), {}) | row
