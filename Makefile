@@ -15,7 +15,7 @@ export HQNN_DATA := $(shell case "$$HQNN_DATA" in ([/~]*) ;; (*) printf %s "$$PW
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint run lab chapters numbers bench bench-circuits bench-experiment peers lock clean
+.PHONY: help setup book test lint run lab chapters numbers results bench bench-circuits bench-experiment bench-sweep peers lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -69,6 +69,12 @@ chapters: $(READY)  ## run every chapter with its default parameters and renew i
 numbers: $(READY)  ## write the recorded numbers into the sentences of all pages
 	$(BIN)/hqnn numbers book/*.md book/*/*.md book/*/*.ipynb
 
+results: $(READY)  ## run the sweeps of data/sweeps and renew the tables under data/results that chapters read
+	for file in data/sweeps/*.toml; do name=$$(basename $$file .toml); $(BIN)/hqnn sweep $$file && \
+	  $(BIN)/hqnn results runs/$$name --output data/results/$$name.csv || exit 1; done
+	$(BIN)/hqnn results runs/depth --group-by depth,entangler,of_dataset --metric ent \
+	  --output book/guide/depth_means.csv --plot book/guide/depth.svg
+
 bench: $(READY)  ## time the quantum layer against other systems
 	$(BIN)/python benchmarks/layer.py $(ARGS)
 
@@ -78,6 +84,9 @@ bench-circuits: $(READY)  ## time a suite of circuits as layers, by CircuitLayer
 
 bench-experiment: $(READY)  ## time the features, the table of twelve and the seeds of Experiment 3
 	$(BIN)/python benchmarks/experiment.py $(ARGS)
+
+bench-sweep: $(READY)  ## time a sweep of many small runs against a loop with papermill
+	$(BIN)/python benchmarks/sweeps.py $(ARGS)
 
 peers: $(READY)  ## make the environment of the other systems that `make bench` times
 	$(PYTHON) -m venv $(PEERS)

@@ -1,12 +1,14 @@
 """`hqnn`: list, copy and run chapters, list devices, and look after the data sets."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import click
 import psutil
 
+from hqnn_utils import files
 from hqnn_utils.errors import BookError
 from hqnn_utils.notebooks import parameters, results, runs
 
@@ -91,6 +93,84 @@ def run(
         for name, result in results.of(written).items():
             click.echo(f"{name:32} {result.value} {result.unit}".rstrip())
     click.echo(f"written: {click.format_filename(written)}", err=not is_file)  # else the notebook itself may be on its way
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", default="", help="Folder or URL to keep the runs in [what FILE says, else runs/FILE].")
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time on this machine [one a core].")
+@click.option("--memory", type=click.FloatRange(0), default=0, help="GB that a run may use.")
+@click.option("--cell-timeout", type=click.FloatRange(0), default=0, help="Seconds that a cell may take.")
+@click.option("--run-timeout", type=click.FloatRange(0), default=0, help="Seconds that a run may take.")
+@click.option("--on", type=click.Choice(["here", "slurm"]), default="here", help="Where the runs are executed.")
+@click.option("--slurm", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="A setting of submitit.")
+@click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
+@click.option("--dry-run", is_flag=True, help="Only check, and say how many runs there are and how long they take.")
+def sweep(
+    file: Path,
+    output: str,
+    workers: int | None,
+    memory: float | int,
+    cell_timeout: float | int,
+    run_timeout: float | int,
+    on: str,
+    given: tuple[tuple[str, str], ...],
+    retry_failed: bool,
+    dry_run: bool,
+) -> None:
+    """Execute the runs that FILE describes, a sweep in TOML; started again, it goes on where it stopped."""
+    from hqnn_utils.notebooks import engines, sweeps
+    from hqnn_utils.notebooks.limits import Limits
+
+    described = sweeps.Sweep.read(file)
+    described = replace(described, output=output or described.output)
+    click.echo(engines.plan(described, workers), err=True)
+    if dry_run:
+        return
+    executor = None
+    if on == "slurm":
+        from hqnn_utils.notebooks.slurm import Slurm
+
+        executor = Slurm(**dict(given))
+    limits = Limits(cell_timeout, run_timeout, memory)
+    summary = engines.run(described, executor, workers=workers, limits=limits, retry_failed=retry_failed)
+    if summary.failed:
+        told = "\n".join(f"{name}: {reason.strip().splitlines()[-1]}" for name, reason in summary.failed.items())
+        raise Refusal(f"{told}\n{summary}; --retry-failed tries again")
+    click.echo(f"{summary}; `hqnn results {click.format_filename(summary.place)}` makes a table of it")
+
+
+@main.command("results")
+@click.argument("place")
+@click.option("--wide", is_flag=True, help="One row a run, or a run and data set, with a column for each result.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Table to write: .csv, .parquet or .html.")
+@click.option("--group-by", "by", default="", metavar="NAMES", help="Columns that make a group, with commas between them.")
+@click.option("--metric", default="", help="Result of which to print means, with 95 % intervals.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Picture of these means: .svg, .png or .pdf.")
+def results_(place: str, wide: bool, output: Path | None, by: str, metric: str, plot: Path | None) -> None:
+    """Make one table of the runs in the folder or URL PLACE; without --output it is printed as CSV."""
+    from hqnn_utils.evidence.statistics import mean_interval
+    from hqnn_utils.notebooks import averages, collected, figures
+
+    if bool(by or plot) > bool(metric):
+        raise Refusal("which result? Name it with --metric", 2)
+    table = collected.long(place)
+    names = [name.strip() for name in by.split(",") if name.strip()]
+    if metric:
+        groups = averages.grouped(table, names, metric, mean_interval)
+        if plot:
+            figures.style()
+            with files.beside(plot) as temporary:
+                averages.drawn(groups, names, metric).savefig(temporary)
+            click.echo(f"written: {click.format_filename(plot)}", err=True)
+        table = groups
+    elif wide:
+        table = collected.wide(table)
+    if output:
+        collected.write(table, output)
+        click.echo(f"written: {click.format_filename(output)}, {len(table)} rows")
+    else:
+        click.echo(table.to_string(index=False, na_rep="–") if metric else table.to_csv(index=False), nl=bool(metric))
 
 
 def _describe(chapter: str | None) -> str:
@@ -219,8 +299,8 @@ def audit_(name: str) -> None:
     same = pictures(photographs.paths)
     table = audit(photographs, same)
     click.echo(table.to_string())
-    files, leaked = table.loc["test", ["files", "in other split"]].sum()
-    click.echo(f"{leaked} of {files} test images show a picture that is among the training images, pixel by pixel")
+    images, leaked = table.loc["test", ["files", "in other split"]].sum()
+    click.echo(f"{leaked} of {images} test images show a picture that is among the training images, pixel by pixel")
     if leaked:
         left = len(clean(photographs, same).of("test"))
         click.echo(

@@ -17,5 +17,9 @@ class ChapterError(BookError):
     """A chapter that cannot be found, run or written; the message says what to do."""
 
 
+class SweepError(ChapterError):
+    """A sweep that cannot be run as it is described, or where it should be; the message says what to do."""
+
+
 class DataError(BookError):
     """A data set, or a request for part of one, that cannot be had; the message says what to do."""

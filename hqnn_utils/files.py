@@ -37,13 +37,21 @@ def read_notebook(path: Path) -> dict:
         ChapterError: the file cannot be read, or is no notebook.
     """
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+        return parse_notebook(path.read_text(encoding="utf-8"), path)
+    except OSError as error:
+        raise ChapterError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        return parse_notebook("", path)
+
+
+def parse_notebook(text: str, path: object) -> dict:
+    """As `read_notebook`, of the text of a notebook from a place that an error names."""
+    try:
+        notebook = json.loads(text)
         for cell in notebook["cells"]:
             cell["source"], cell["metadata"] = "".join(cell["source"]), dict(cell["metadata"])
             cell["metadata"]["tags"] = list(cell["metadata"].get("tags", []))
         return {"cells": notebook["cells"], "metadata": dict(notebook["metadata"])}
-    except OSError as error:
-        raise ChapterError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ChapterError(f"{path} is no notebook: a chapter is an .ipynb file, see `hqnn run --help`") from None
 

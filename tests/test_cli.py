@@ -249,3 +249,51 @@ def test_verify_of_many_files_names_only_those_that_are_not_intact(hqnn, tmp_pat
     done = hqnn("data", "verify", "chessman", HQNN_DATA=str(tmp_path))
     assert done.returncode == 1
     assert done.stdout.count("missing") == 163 and "0 of 163 files ok" in done.stdout
+
+
+# -- sweeps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def toml(chapter, tmp_path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(f'chapter = "{chapter}"\noutput = "{tmp_path}/out"\n[grid]\nepochs = [1, 2]\n')
+    return path
+
+
+def test_a_dry_run_counts_the_runs_and_touches_nothing(hqnn, toml, tmp_path):
+    done = hqnn("sweep", toml, "--dry-run")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "2 runs of small, 0 finished, 0 failed before; how long one takes is not known\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "sentence"),
+    [
+        ("epochs = [1, 2]", "epoch = [1]", 2, "unknown parameter 'epoch': did you mean epochs?"),
+        ("epochs = [1, 2]", "epochs = []", 1, "the grid is empty"),
+        ("small.ipynb", "pcq.ipynb", 1, "unknown chapter"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused_in_one_sentence(hqnn, toml, tmp_path, old, new, code, sentence):
+    toml.write_text(toml.read_text().replace(old, new))
+    done = hqnn("sweep", toml)
+    assert done.returncode == code and sentence in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_are_one_table_its_means_and_their_picture(hqnn, chapter, tmp_path):
+    for epochs in (2, 4):
+        runs.run(str(chapter), {"epochs": str(epochs)}, tmp_path / "runs" / f"{epochs}.ipynb")
+    done = hqnn("results", tmp_path / "runs")
+    assert done.returncode == 0 and done.stdout.splitlines()[0].startswith("run,chapter,status,dataset,epochs,")
+    assert len(done.stdout.splitlines()) == 3
+    wide = hqnn("results", tmp_path / "runs", "--wide", "-o", tmp_path / "wide.csv")
+    assert wide.stdout == f"written: {tmp_path}/wide.csv, 2 rows\n"
+    asked = ["--metric", "epochs_seen", "--group-by", "dataset", "--plot", tmp_path / "p.svg"]
+    means = hqnn("results", tmp_path / "runs", *asked)
+    assert means.stdout.split()[-6:] == ["mnist", "3.0", "-9.706205", "15.706205", "2", "passes"]
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+    assert hqnn("results", tmp_path / "runs", "--group-by", "dataset").returncode == 2
+    assert "there are no runs in" in hqnn("results", tmp_path / "nothing").stderr

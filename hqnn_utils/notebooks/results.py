@@ -14,7 +14,7 @@ import html
 import math
 import numbers
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -45,6 +45,7 @@ class _Run:
     name = ""
     number = 0  # of outputs, since MyST-NB wants different names for them
     glued: dict[str, dict]
+    of_seeds: dict[str, dict]
 
 
 def begin(values: dict, changed: dict) -> None:
@@ -54,7 +55,7 @@ def begin(values: dict, changed: dict) -> None:
         values: every parameter of the chapter, by name.
         changed: the defaults of those that have another value here; a note then says where this run's numbers stand.
     """
-    _Run.name, _Run.glued = uuid4().hex[:12], {}
+    _Run.name, _Run.glued, _Run.of_seeds = uuid4().hex[:12], {}, {}
     record = {
         "run": _Run.name,
         "parameters": values,
@@ -86,20 +87,58 @@ def glue(name: str, value: float | int | str, unit: str = "", tolerance: float =
 
     All results of a cell are written as one output, when the cell ends.
     """
-    from IPython import get_ipython
+    value = _checked(name, value)
+    if _is_recording():
+        _Run.glued[name] = {"value": value, "unit": unit, "tolerance": float(tolerance)}
 
+
+def _checked(name: str, value: Any) -> float | int | str:
     value = value.item() if hasattr(value, "item") else value
     if not re.fullmatch(r"[^\s<>:]+", name):
         raise ValueError(f"a result needs a name without spaces, colons and angle brackets, got {name!r}")
     if not isinstance(value, str | numbers.Real) or (not isinstance(value, str) and not math.isfinite(value)):
         raise ValueError(f"result {name!r} is {value!r}, which is no finite number and no text: look at how it was computed")
+    return value  # type: ignore[return-value]
+
+
+def _is_recording() -> bool:
+    """Whether this is a cell of a notebook; its results are then written when it ends."""
+    from IPython import get_ipython
+
     if not (shell := get_ipython()):
-        return
-    if not getattr(_Run, "glued", None):
-        _Run.glued = {}
+        return False
+    if not getattr(_Run, "glued", None) and not getattr(_Run, "of_seeds", None):
+        _Run.glued, _Run.of_seeds = {}, {}
         # At the end of the cell: one output, behind all others. Registered anew each time, since it takes itself out again.
         shell.events.register("post_run_cell", _cell_ended)
-    _Run.glued[name] = {"value": value, "unit": unit, "tolerance": float(tolerance)}
+    return True
+
+
+def record_seeds(
+    facts: object,
+    seeds: Iterable[int],
+    name: str = "",
+    unit: str | Mapping[str, str] = "",
+    tolerance: float | Mapping[str, float] = 0.0,
+) -> None:
+    """Record what every seed gave, for tables of many runs; the page shows nothing of it, and no sentence can quote it.
+
+    Args:
+        facts: by name, one finite number a seed, and again mappings; named as by `record`.
+        seeds: which these are, in the same order.
+        name, unit, tolerance: as for `record`.
+
+    Raises:
+        ValueError: another number of values than of seeds, or as `record`.
+    """
+    listed, seeds = _apart(_results(facts, name)), [int(seed) for seed in seeds]
+    for full, values in listed:
+        numbers = [_checked(full, value) for value in values]
+        if len(numbers) != len(seeds):
+            raise ValueError(f"result {full!r} has {len(numbers)} values for {len(seeds)} seeds")
+        known = {"unit": _fitting(unit, full, ""), "tolerance": float(_fitting(tolerance, full, 0.0))}
+        if _is_recording():
+            _Run.of_seeds[full] = {"seeds": seeds, "values": numbers} | known
 
 
 def record(
@@ -123,11 +162,16 @@ def record(
     Raises:
         ValueError: two results of one name, or as `glue`.
     """
-    listed = list(_results(facts, name))
+    for full, value in _apart(_results(facts, name)):
+        glue(full, value, _fitting(unit, full, ""), _fitting(tolerance, full, 0.0))
+
+
+def _apart(named: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Results, no two of which have one name."""
+    listed = list(named)
     if doubled := {name for name, _ in listed if [other for other, _ in listed].count(name) > 1}:
         raise ValueError(f"two results of one name: {', '.join(sorted(doubled))}")
-    for full, value in listed:
-        glue(full, value, _fitting(unit, full, ""), _fitting(tolerance, full, 0.0))
+    return listed
 
 
 def _results(facts: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -152,13 +196,17 @@ def _cell_ended(result: object) -> None:
     from IPython import get_ipython
 
     get_ipython().events.unregister("post_run_cell", _cell_ended)
-    glued, _Run.glued = _Run.glued, {}
+    glued, of_seeds, _Run.glued, _Run.of_seeds = _Run.glued, _Run.of_seeds, {}, {}
     rows = [(name, f"{_plain(fact['value'])} {fact['unit']}".rstrip()) for name, fact in glued.items()]
     cells = "".join(f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
     table = f"<table><caption>Results of this cell</caption>{cells}</table>"
     text = "\n".join(f"{name} = {value}" for name, value in rows)
-    listed = [{"name": name} | fact for name, fact in glued.items()]  # a list, since notebooks sort what is in a dictionary
-    _show({FOUND: {"run": _Run.name, "results": listed}, "text/html": table, "text/plain": text})
+    shown = {"text/html": table, "text/plain": text} if rows else {}
+    # Lists, since notebooks sort what is in a dictionary.
+    found = {"run": _Run.name, "results": [{"name": name} | fact for name, fact in glued.items()]}
+    if of_seeds:
+        found["of_seeds"] = [{"name": name} | fact for name, fact in of_seeds.items()]
+    _show({FOUND: found} | shown)
 
 
 def _plain(value: object) -> str:
@@ -194,18 +242,34 @@ def is_record(output: dict) -> bool:
 
 def in_outputs(outputs: list[dict], run: str | None = None) -> dict[str, Result]:
     """What `glue` left in some outputs, by name; with the name of a run, only what belongs to it."""
-    parts = [output["data"][FOUND] for output in outputs if is_record(output) and FOUND in output["data"]]
-    parts = [part for part in parts if run in (None, part["run"])]
-    facts = [fact for part in parts for fact in part["results"]]
+    facts = [fact for part in _parts(outputs, run) for fact in part["results"]]
     return {fact["name"]: Result(fact["value"], fact["unit"], fact["tolerance"]) for fact in facts}
+
+
+def of_seeds_in(notebook: dict) -> dict[str, dict[int, Result]]:
+    """What `record_seeds` left in a notebook that was read already: name → seed → result; of the run on record."""
+    facts = [fact for part in _parts(_outputs(notebook), run_in(notebook).get("run")) for fact in part.get("of_seeds", [])]
+    return {
+        fact["name"]: {
+            seed: Result(value, fact["unit"], fact["tolerance"])
+            for seed, value in zip(fact["seeds"], fact["values"], strict=True)
+        }
+        for fact in facts
+    }
+
+
+def _parts(outputs: list[dict], run: str | None) -> list[dict]:
+    parts = [output["data"][FOUND] for output in outputs if is_record(output) and FOUND in output["data"]]
+    return [part for part in parts if run in (None, part["run"])]
 
 
 def of(path: Path) -> dict[str, Result]:
     """The results in an executed notebook, by name: of the run on record, not what an earlier one left in other cells."""
-    return _in_notebook(read_notebook(path))
+    return in_notebook(read_notebook(path))
 
 
-def _in_notebook(notebook: dict) -> dict[str, Result]:
+def in_notebook(notebook: dict) -> dict[str, Result]:
+    """As `of`, of a notebook that was read already."""
     return in_outputs(_outputs(notebook), run_in(notebook).get("run"))
 
 
@@ -284,7 +348,7 @@ def put_numbers(notebook: dict) -> None:
     Raises:
         ChapterError: it quotes a chapter that there is not, or with a format that does not fit.
     """
-    own = _in_notebook(notebook)
+    own = in_notebook(notebook)
 
     def with_numbers(text: str) -> str:
         return filled(text, lambda chapter: _committed(chapter) if chapter else own)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ import psutil
 from hqnn_utils import files
 from hqnn_utils.files import read_notebook
 from hqnn_utils.notebooks import parameters, results
-from hqnn_utils.notebooks.parameters import ChapterError
+from hqnn_utils.notebooks.limits import Limits
+from hqnn_utils.notebooks.parameters import ChapterError, Parameter
 
 BOOK = files.place("book")
 
@@ -113,27 +113,63 @@ def run(
     else:
         output = Path(re.sub(r"\{(\w+)\}", lambda match: str(in_force.get(match[1], match[0])), str(output)))
     output = _place(output, overwrite, path, values)
-    notebook = _prepared(path, parameters.injected(path, declared) | values)
-    text = partial(_text, notebook, name, in_force, time.perf_counter())
+    execution = Execution(path, declared, values)
     try:
-        _execute(notebook)
+        execution.run()
     except BaseException as error:  # whoever interrupts a run may want to look into it, too
         left = "Nothing was written; --keep-failed keeps what ran."
         if keep_failed:
             beside = default if _is_stream(output) else output
-            left = (
-                f"What ran is kept in {_write(text(failed=_cause(error)), beside.with_name(f'{beside.stem}.failed.ipynb'))}."
-            )
+            place = _write(execution.text(error), beside.with_name(f"{beside.stem}.failed.ipynb"))
+            left = f"What ran is kept in {place}."
         if isinstance(error, Exception):
-            raise RunError(f"{_told(path.stem, error)}\n{left}") from error
+            raise RunError(f"{execution.told(error)}\n{left}") from error
         error.add_note(left)
         raise
     try:
-        results.put_numbers(notebook)
+        results.put_numbers(execution.notebook)
     except ChapterError as error:  # a sentence is no reason to lose a run
-        written = _write(text(), output, overwrite)
+        written = _write(execution.text(), output, overwrite)
         raise RunError(f"{error}\nThe run itself is whole and written: {written}; sentences have other numbers.") from None
-    return _write(text(), output, overwrite)
+    return _write(execution.text(), output, overwrite)
+
+
+class Execution:
+    """A chapter that is executed once, with some of its parameters changed.
+
+    Args:
+        path: the chapter, whose parameters are `declared` as `parameters.of` reads them.
+        values: the parameters that are changed, as `parameters.validated` gives them.
+        noted: what else the notebook's metadata shall say of the run, under `hqnn`.
+
+    `notebook` is the notebook, in which outputs appear, also those of a run that fails.
+    """
+
+    def __init__(self, path: Path, declared: dict[str, Parameter], values: dict, noted: dict | None = None) -> None:
+        self.notebook = _prepared(path, parameters.injected(path, declared) | values)
+        self._path, self._limits = path, Limits()
+        self._facts = {"parameters": {name: p.default for name, p in declared.items()} | values, **(noted or {})}
+        self._started = time.perf_counter()
+
+    def run(self, limits: Limits = Limits(), progress: bool = True) -> None:  # noqa: B008  # frozen
+        """Run all cells in a fresh kernel of this Python, within limits, with or without a bar.
+
+        Raises what papermill, nbclient and jupyter_client raise; `told` makes a sentence of it.
+        """
+        self._limits, self._started = limits, time.perf_counter()
+        _execute(self.notebook, limits, progress)
+
+    def text(self, failed: BaseException | None = None) -> str:
+        """The notebook as it is kept, with a record of the run; of one that failed, with the cause."""
+        name = re.sub(r"(-\d{8}-\d{6}(-\d+)?)?(\.failed(-\d+)?)?$", "", self._path.stem)
+        seconds = round(time.perf_counter() - self._started, 1)
+        return _text(self.notebook, {"chapter": name, "wall_time_s": seconds} | self._facts, failed)
+
+    def told(self, error: Exception) -> str:
+        """What a reader should see of an error of `run`: the cause, not the machinery around it."""
+        if isinstance(error, TimeoutError):
+            return f"{self._path.stem}: stopped, because it took longer than the limit, {self._limits}"
+        return _told(self._path.stem, error)
 
 
 def _is_kept(path: Path) -> bool:
@@ -196,7 +232,7 @@ def _prepared(path: Path, values: dict) -> Any:
     return parameterize_notebook(notebook, values) if values else notebook
 
 
-def _execute(notebook: Any) -> None:
+def _execute(notebook: Any, limits: Limits, progress: bool) -> None:
     """Run all cells in a fresh kernel of this Python; outputs appear in `notebook`, also those of a run that fails."""
     # Not `papermill.execute_notebook`, whose copy of the notebook is lost with a dead kernel.
     from ipykernel.kernelspec import get_kernel_dict
@@ -213,6 +249,10 @@ def _execute(notebook: Any) -> None:
 
         kernel_spec = KernelSpec(resource_dir="", **get_kernel_dict())
 
+        async def _async_launch_kernel(self, *args: Any, **kwargs: Any) -> None:
+            await super()._async_launch_kernel(*args, **kwargs)
+            limits.hold(self.provisioner.pid)  # type: ignore[union-attr]
+
     if next(_runs):  # one kernel alone is as fast without
         kernels.start()
     if os.environ.get("HQNN_DATA"):
@@ -223,8 +263,10 @@ def _execute(notebook: Any) -> None:
             None,
             remove_error_markers(notebook),
             "python3",
-            progress_bar=True,
-            stderr_file=sys.stderr,
+            progress_bar=progress,
+            stderr_file=sys.stderr if progress else None,
+            timeout_func=limits.clock(),
+            shutdown_kernel="graceful" if progress else "immediate",  # many runs need not wait for what is done
             kernel_manager_class=Kernel,
             config=Config({"KernelManager": connection}),
         )
@@ -257,7 +299,7 @@ def _sockets() -> Iterator[dict]:
         yield {"transport": transport, "connection_file": f"{folder}/kernel.json"}
 
 
-def _text(notebook: Any, chapter: str, in_force: dict, started: float, **more: object) -> str:
+def _text(notebook: Any, facts: dict, failed: BaseException | None) -> str:
     """A notebook as it is kept: without papermill's paths and clocks and what only moved, and with what the runner knows.
 
     The chapter has recorded the rest itself.
@@ -269,13 +311,8 @@ def _text(notebook: Any, chapter: str, in_force: dict, started: float, **more: o
         cell.metadata.pop("papermill", None)
         if "outputs" in cell:  # progress bars, shown while they moved
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" or "\r" not in o.text]
-    notebook.metadata["hqnn"] = {
-        "run": results.run_in(notebook).get("run"),
-        "chapter": chapter,
-        "parameters": in_force,
-        "wall_time_s": round(time.perf_counter() - started, 1),
-        "cores": os.cpu_count(),
-    } | more
+    own = {"run": results.run_in(notebook).get("run"), **facts, "cores": os.cpu_count()}
+    notebook.metadata["hqnn"] = own | ({"failed": _cause(failed)} if failed else {})
     return nbformat.writes(notebook) + "\n"  # as nbformat.write does
 
 

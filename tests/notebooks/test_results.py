@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from hqnn_utils import files
 from hqnn_utils.notebooks import results, runs
 from hqnn_utils.notebooks.parameters import ChapterError
 from hqnn_utils.notebooks.results import Result, filled, glue, of, record, run_of, write_numbers
@@ -227,3 +228,36 @@ def test_two_results_of_one_name_are_refused():
 def test_what_is_no_number_is_refused_by_its_full_name():
     with pytest.raises(ValueError, match="result 'a_b' is nan"):
         record({"a": {"b": float("nan")}})
+
+
+SEEDS = """from hqnn_utils.notebooks.parameters import check_parameters
+from hqnn_utils.notebooks.results import record, record_seeds
+import numpy as np
+check_parameters(globals())"""
+
+
+def test_values_of_seeds_are_on_record_and_nobody_reads_them(write_notebook, tmp_path):
+    cells = SEEDS, "record({'mean': 2}); record_seeds({'loss': {'q': np.array([1.0, 3.0])}}, [5, 6], 'toy', 's', 0.1)", "1"
+    path = write_notebook(tmp_path / "toy.ipynb", *cells, parameters="x: float = 1.5  # a number, in [0, 9]")
+    output = runs.run(str(path), {}, tmp_path / "out.ipynb")
+    notebook = files.read_notebook(output)
+    assert results.of_seeds_in(notebook) == {"toy_loss_q": {5: Result(1.0, "s", 0.1), 6: Result(3.0, "s", 0.1)}}
+    assert of(output).keys() == {"mean"} and "toy_loss_q" not in shown(output)
+    again = nbformat.read(output, as_version=4)
+    again.cells[0].outputs = []  # of another run, there is nothing
+    again.cells[2].outputs[0]["data"][results.FOUND]["run"] = "another"
+    assert results.of_seeds_in(json.loads(nbformat.writes(again))) == {}
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ({"loss": [1.0]}, "result 'loss' has 1 values for 2 seeds"),
+        ({"loss": [1.0, nan]}, "result 'loss' is nan"),
+        ({"a b": [1.0, 2.0]}, "without spaces"),
+        ({"a": {"b": [1.0, 2.0]}, "a_b": [1.0, 2.0]}, "two results of one name"),
+    ],
+)
+def test_what_is_no_value_of_each_seed_is_not_recorded(facts, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        results.record_seeds(facts, [0, 1])

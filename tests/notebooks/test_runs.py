@@ -219,13 +219,13 @@ def test_a_runs_output_cannot_replace_a_chapter_of_the_book(no_kernel, book, exe
 @pytest.fixture
 def no_kernel(monkeypatch):
     """A refusal comes before a kernel starts: here starting one is a failure."""
-    monkeypatch.setattr(runs, "_execute", lambda _: pytest.fail("a kernel was started"))
+    monkeypatch.setattr(runs, "_execute", lambda *_: pytest.fail("a kernel was started"))
 
 
 @pytest.fixture
 def imitated(monkeypatch):
     """Runs without a kernel, at once."""
-    monkeypatch.setattr(runs, "_execute", lambda _: None)
+    monkeypatch.setattr(runs, "_execute", lambda *_: None)
 
 
 @pytest.fixture
@@ -404,7 +404,7 @@ def test_a_failed_run_can_be_kept_to_look_into(write_notebook, tmp_path, cell, f
 
 
 def test_an_interrupted_run_can_be_kept_too(chapter, monkeypatch):
-    def interrupted(_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "_execute", interrupted)

@@ -1,0 +1,205 @@
+"""What many runs found, in one table: tidy, with one row a run and result, or wide, with one row a run.
+
+Columns are the run's name, chapter and status (finished, failed or waiting), its parameters, and of each result
+
+    of_dataset   the data set that its name has in it, if any
+    quantity     its name without the data set
+    of_seed      the seed it belongs to, where a chapter recorded one value a seed
+    value, text  the number, or the text
+    unit, tolerance
+
+then wall_time_s, date, versions, the checksum of its data, and of a failed run the error. A missing entry is empty.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from hqnn_utils import files
+from hqnn_utils.errors import ChapterError
+from hqnn_utils.notebooks import origins, results
+from hqnn_utils.notebooks.stores import INDEX, Store
+
+OF_RESULT = ["of_dataset", "quantity", "result", "of_seed", "value", "text", "unit", "tolerance"]
+FAILED = ".failed.ipynb"
+
+
+def long(place: str) -> pd.DataFrame:
+    """One row a run and result of the runs in a folder, or below a URL; a run without results has one row, too.
+
+    Of a sweep's folder these are its runs, also those that wait for their turn; of another folder, its executed notebooks.
+
+    Raises:
+        ChapterError: there is no run, or the place cannot be read.
+    """
+    store = Store(place)
+    there = store.names()
+    rows = [row for name, known in _runs(store, there).items() for row in _rows(store, there, name, known)]
+    if not rows:
+        raise ChapterError(f"there are no runs in {store.place}: expected a folder that `hqnn sweep` or `hqnn run` wrote")
+    first = ["run", "chapter", "status"]
+    last = ["wall_time_s", "date", *results.RECORDED, "python", "code", "data", "error"]
+    names = dict.fromkeys(column for row in rows for column in row)
+    own = [column for column in names if column not in {*first, *OF_RESULT, *last}]
+    frame = pd.DataFrame(rows).reindex(columns=[*first, *own, *OF_RESULT, *last])
+    return frame.astype({"value": float, "tolerance": float, "of_seed": "Int64"})
+
+
+def _runs(store: Store, there: set[str]) -> dict[str, dict]:
+    """What is known of each run before its notebook is read."""
+    if INDEX not in there:
+        return {name.removesuffix(".ipynb").removesuffix(".failed"): {} for name in sorted(there) if name.endswith(".ipynb")}
+    index = json.loads(store.read(INDEX))
+    return {name: {"chapter": index["chapter"], **known} for name, known in index["runs"].items()}
+
+
+def _rows(store: Store, there: set[str], name: str, known: dict) -> Iterator[dict]:
+    """The rows of one run."""
+    file = next((file for file in (f"{name}.ipynb", f"{name}{FAILED}") if file in there), "")
+    notebook = files.parse_notebook(store.read(file), f"{store.place}/{file}") if file else {"cells": [], "metadata": {}}
+    found = results.run_in(notebook)
+    if file and not found:  # a notebook that no run wrote
+        return
+    status = "failed" if file.endswith(FAILED) else "finished" if found.get("finished") else "waiting"
+    parameters = known.get("parameters") or found.get("parameters", {})
+    failed = found.get("failed", {})
+    base = {
+        "run": name,
+        "chapter": known.get("chapter") or found.get("chapter", ""),
+        "status": status,
+        **{_column(name): _cell(value) for name, value in parameters.items()},
+        **{key: found.get(key) for key in ("wall_time_s", "date", "code")},
+        **found.get("versions", {}),
+        "data": known.get("data", found.get("data", "")),
+        "error": f"{failed['error']}: {failed['message']}" if failed else "",
+    }
+    of_run = list(_results(notebook)) if status == "finished" else []
+    yield from (base | row for row in of_run or [{}])
+
+
+def _cell(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _column(parameter: str) -> str:
+    """The column of a parameter, whatever it is called."""
+    taken = {"run", "chapter", "status", *OF_RESULT, "wall_time_s", "date", "code", "data", "error"}
+    return f"parameter_{parameter}" if parameter in taken else parameter
+
+
+def _results(notebook: dict) -> Iterator[dict]:
+    for name, result in results.in_notebook(notebook).items():
+        yield _row(name, None, result)
+    for name, of_seed in results.of_seeds_in(notebook).items():
+        yield from (_row(name, seed, result) for seed, result in of_seed.items())
+
+
+def _row(name: str, seed: int | None, result: results.Result) -> dict:
+    dataset, quantity = _divided(name)
+    is_text = isinstance(result.value, str)
+    told = {"text": result.value} if is_text else {"value": float(result.value)}
+    named = {"of_dataset": dataset, "quantity": quantity, "result": name, "of_seed": seed}
+    return named | told | {"unit": result.unit, "tolerance": result.tolerance}
+
+
+@cache
+def _datasets() -> list[str]:
+    return [name for name, entry in files.table("datasets.toml").items() if entry["kind"] != "weights"]
+
+
+def _named(values: dict) -> set[str]:
+    """The data sets that parameters name."""
+    return {word for value in values.values() for word in str(value).split(", ")} & set(_datasets())
+
+
+@cache
+def _divided(name: str) -> tuple[str, str]:
+    """The data set in a result's name, and the rest of it."""
+    part = re.search(rf"(?:^|_)((?:{'|'.join(_datasets())})(?:_clean)?)(?:_|$)", name)
+    if not part:
+        return "", name
+    rest = f"{name[: part.start()]}_{name[part.end() :]}".strip("_")
+    return part[1], rest or "value"
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a run, or a run and data set where one has several, with a column for each result; values of seeds are left out.
+
+    A result that names no data set stands in each row of its run, and one of a data set that the run's parameters do not
+    name, such as a published number for comparison, in none.
+
+    Args:
+        table: as of `long`.
+    """
+    table = table[table["of_seed"].isna()]
+    about = table.drop(columns=OF_RESULT).drop_duplicates("run").set_index("run")
+    cells: dict[tuple[str, str], dict] = {}
+    columns = ["run", "of_dataset", "quantity", "value", "text"]
+    for run, dataset, quantity, value, text in table[columns].itertuples(index=False):
+        row = cells.setdefault((run, dataset if isinstance(dataset, str) else ""), {})
+        if isinstance(quantity, str):
+            row[quantity] = text if isinstance(text, str) else value
+    named = {run: _named(values) for run, values in about.astype(str).to_dict("index").items()}
+    of_others = [(run, set_) for run, set_ in cells if set_ and named[run] and set_.removesuffix("_clean") not in named[run]]
+    cells = {key: row for key, row in cells.items() if key not in of_others}
+    several = {run for run, dataset in cells if dataset}
+    rows = [
+        {"run": run, "of_dataset": dataset} | cells.get((run, ""), {}) | row
+        for (run, dataset), row in cells.items()
+        if dataset or run not in several
+    ]
+    found = pd.DataFrame(rows)
+    clashing = {name: f"result_{name}" for name in found.columns if name in about.columns}
+    return about.join(found.rename(columns=clashing).set_index("run"), how="right").reset_index()
+
+
+def write(table: pd.DataFrame, output: Path) -> None:
+    """Write a table as CSV, Parquet or HTML, by the ending of the name, whole or not at all.
+
+    Raises:
+        ChapterError: another ending, or Parquet where nothing can write it.
+    """
+    ways: dict[str, Callable[[Path], object]] = {
+        ".csv": lambda path: table.to_csv(path, index=False, lineterminator="\n"),
+        ".parquet": lambda path: table.to_parquet(path, index=False, engine="fastparquet"),
+        ".html": lambda path: path.write_text(table.to_html(index=False, na_rep="", border=0), encoding="utf-8"),
+    }
+    if output.suffix not in ways:
+        raise ChapterError(f"a table is written as {', '.join(ways)}, and {output} ends in none of them")
+    try:
+        with files.beside(output) as temporary:
+            ways[output.suffix](temporary)
+    except ImportError:
+        raise ChapterError("Parquet needs fastparquet, which the extra [cluster] installs; CSV needs nothing") from None
+
+
+def committed(name: str) -> pd.DataFrame:
+    """A table of `data/results/`, as chapters read it.
+
+    A sweep takes hours, and a reader's cell seconds, so the table is committed. It says for which package and data it was
+    made, and is refused where these are others, so that no page quotes numbers that its own code would not give.
+
+    Args:
+        name: of the table, e.g. `"depth"` for `data/results/depth.csv`, which `data/sweeps/depth.toml` describes.
+
+    Raises:
+        ChapterError: there is none, or it does not fit; names the command that renews it.
+    """
+    path, here = files.place("data/results") / f"{name}.csv", version("hqnn-utils")
+    renewing = "`make results` in a checkout of the book renews it"
+    if not path.is_file():
+        raise ChapterError(f"there is no table {path}: {renewing}")
+    table = pd.read_csv(path, dtype={"data": str, "run": str, "of_seed": "Int64"})
+    if others := {str(old) for old in table["hqnn-utils"]} - {here}:
+        raise ChapterError(f"the table {name} is of version {', '.join(others)} of the package, this is {here}: {renewing}")
+    runs = table.drop_duplicates("run").drop(columns=[*OF_RESULT, "wall_time_s", "date", "error"]).astype(object)
+    for row in runs.where(runs.notna(), "").to_dict("records"):
+        words = {column: str(value).split(", ") for column, value in row.items()}
+        if origins.data(words) != row["data"]:
+            raise ChapterError(f"the table {name} was made from other data than the catalogue's: {renewing}")
+    return table

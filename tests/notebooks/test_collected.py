@@ -1,0 +1,209 @@
+"""Many runs, one table: what its rows and columns are, its means, its figures, and when a committed one is refused."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import pandas as pd
+import pytest
+
+from hqnn_utils.errors import ChapterError
+from hqnn_utils.evidence.statistics import mean_interval
+from hqnn_utils.notebooks import averages, collected, origins, results
+
+RECORDED = {name: version(name) for name in results.RECORDED}
+
+
+def executed(parameters: dict, found: dict, of_seeds: dict | None = None, failed: dict | None = None) -> str:
+    """The text of an executed notebook that recorded this."""
+    facts = [{"name": name, "value": value, "unit": "%", "tolerance": 0.5} for name, value in found.items()]
+    more = [{"name": n, "seeds": [7, 8], "values": v, "unit": "%", "tolerance": 0.1} for n, v in (of_seeds or {}).items()]
+    record = {"run": "r", "parameters": parameters, "date": "2026-01-02", "versions": {"python": "3.12.0"} | RECORDED}
+    bundles = [{results.RUN: record}, {results.FOUND: {"run": "r", "results": facts, "of_seeds": more}}]
+    outputs = [nbformat.v4.new_output("display_data", data=data, metadata={"hqnn": True}) for data in bundles]
+    cell = nbformat.v4.new_code_cell("1", execution_count=1, outputs=outputs)
+    known = {"run": "r", "chapter": "toy", "wall_time_s": 1.5, "code": "c", "data": "d"}
+    own = known | ({"failed": failed} if failed else {})
+    return nbformat.writes(nbformat.v4.new_notebook(cells=[cell], metadata={"hqnn": own}))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Four runs of a sweep: two finished, one failed, one that waits; and a notebook that is not the sweep's."""
+    runs = {f"{k:016x}": {"depth": k, "datasets": ["digits", "brain_tumor"]} for k in range(4)}
+    index = {"chapter": "toy", "runs": {name: {"parameters": p, "data": "d"} for name, p in runs.items()}}
+    (tmp_path / "sweep.json").write_text(json.dumps(index))
+    for k, (name, parameters) in enumerate(runs.items()):
+        found = {"digits_ent": 90.0 + k, "order_brain_tumor_clean_q": 80 + k, "verdict": "no, not shown", "all": 3}
+        found |= {"claimed_mnist": 99}  # no data set of this run
+        if k < 2:
+            text = executed(parameters, found, {"digits_accuracy": [1.0 + k, 2.0 + k]})
+            (tmp_path / f"{name}.ipynb").write_text(text)
+        if k == 2:
+            text = executed(parameters, found, failed={"error": "ValueError", "message": "no"})
+            (tmp_path / f"{name}.failed.ipynb").write_text(text)
+    (tmp_path / "stray.ipynb").write_text(executed({"depth": 9}, {"digits_ent": 1.0}))
+    return tmp_path
+
+
+@pytest.fixture
+def table(folder) -> pd.DataFrame:
+    return collected.long(str(folder))
+
+
+def test_a_long_table_has_a_row_for_each_result_and_one_for_each_other_run(table):
+    assert table["status"].value_counts().to_dict() == {"finished": 14, "failed": 1, "waiting": 1}
+    (row,) = table[(table["result"] == "order_brain_tumor_clean_q") & (table["depth"] == 1)].to_dict("records")
+    expected = {
+        "chapter": "toy",
+        "datasets": "digits, brain_tumor",
+        "of_dataset": "brain_tumor_clean",
+        "quantity": "order_q",
+        "value": 81.0,
+        "unit": "%",
+        "tolerance": 0.5,
+        "wall_time_s": 1.5,
+        "date": "2026-01-02",
+        "python": "3.12.0",
+        "data": "d",
+    }
+    assert expected.items() <= row.items() and row["torch"] == RECORDED["torch"]
+    assert table[table["status"] == "failed"]["error"].tolist() == ["ValueError: no"]
+    assert set(table[table["result"] == "verdict"]["text"]) == {"no, not shown"}
+    assert "stray" not in set(table["run"])
+
+
+def test_values_of_seeds_have_a_row_each(table):
+    rows = table[table["of_seed"].notna()]
+    assert rows[["depth", "of_seed", "value"]].values.tolist() == [[0, 7, 1.0], [0, 8, 2.0], [1, 7, 2.0], [1, 8, 3.0]]
+
+
+def test_a_wide_table_has_a_row_for_each_run_and_data_set_and_no_data_set_in_its_columns(table):
+    wide = collected.wide(table).set_index(["depth", "of_dataset"])
+    assert len(wide) == 6
+    assert wide.loc[(1, "digits"), "ent"] == 91.0 and wide.loc[(1, "brain_tumor_clean"), "order_q"] == 81.0
+    assert wide.loc[(1, "digits"), "all"] == wide.loc[(1, "brain_tumor_clean"), "all"] == 3.0
+    assert (
+        "claimed" not in wide.columns
+        and wide["ent"].dtype == float
+        and not [name for name in wide.columns if "digits" in name]
+    )
+
+
+def test_a_folder_of_single_runs_is_a_table_too(folder):
+    (folder / "sweep.json").unlink()
+    table = collected.long(str(folder))
+    assert table[table["run"] == "stray"]["depth"].tolist() == [9] and len(set(table["run"])) == 4
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(ChapterError, match="there are no runs in"):
+        collected.long(str(tmp_path / "nothing"))
+
+
+def test_a_parameter_may_be_called_like_a_column(tmp_path):
+    (tmp_path / "a.ipynb").write_text(executed({"status": "mine", "all": 1}, {"all": 2}))
+    table = collected.long(str(tmp_path))
+    assert table["parameter_status"].tolist() == ["mine"] and table["status"].tolist() == ["finished"]
+    assert collected.wide(table)["result_all"].tolist() == [2.0]
+
+
+def test_a_mean_has_the_interval_of_its_values(table):
+    (row,) = averages.grouped(table, [], "digits_ent", mean_interval).to_dict("records")
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(mean_interval([90.0, 91.0])))
+    assert (row["n"], row["unit"]) == (2, "%")
+
+
+def test_means_are_over_seeds_where_each_has_a_value(table):
+    rows = averages.grouped(table, ["depth", "of_dataset"], "accuracy", mean_interval)
+    assert rows[["depth", "of_dataset", "mean", "n"]].values.tolist() == [[0, "digits", 1.5, 2], [1, "digits", 2.5, 2]]
+
+
+def test_a_single_value_has_no_interval(table):
+    rows = averages.grouped(table, ["depth"], "ent", mean_interval)
+    assert rows["mean"].tolist() == [90.0, 91.0] and rows["low"].isna().all() and rows["n"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("by", "metric", "sentence"),
+    [
+        (["depths"], "ent", "no column depths: the table has run, chapter"),
+        (["depth"], "verdict", "no finished run has a number"),
+    ],
+)
+def test_an_unknown_column_or_result_is_refused(table, by, metric, sentence):
+    with pytest.raises(ChapterError, match=sentence):
+        averages.grouped(table, by, metric, mean_interval)
+
+
+def test_a_figure_shows_each_mean_at_its_place(table):
+    groups = averages.grouped(table, ["depth"], "accuracy", mean_interval)
+    figure = averages.drawn(groups, ["depth"], "accuracy")
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("depth", "accuracy (%)")
+    assert axes.lines[0].get_xydata().tolist() == [[0, 1.5], [1, 2.5]]
+    words = averages.drawn(groups.assign(depth=["ring", "linear"]), ["depth"], "accuracy")
+    assert [label.get_text() for label in words.axes[0].get_xticklabels()] == ["ring", "linear"]
+    with pytest.raises(ChapterError, match="something to draw over"):
+        averages.drawn(groups, [], "accuracy")
+    with pytest.raises(ChapterError, match="has no value at each depth"):
+        averages.drawn(groups.assign(of=["a", "b"]), ["depth", "of"], "accuracy")
+    plt.close("all")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "html"])
+def test_a_table_is_written_and_read_back(table, tmp_path, ending):
+    if ending == "parquet":
+        pytest.importorskip("fastparquet")
+    output = tmp_path / "tables" / f"t.{ending}"
+    collected.write(table, output)
+    if ending == "html":
+        assert output.read_text(encoding="utf-8").count("<tr") == len(table) + 1
+        return
+    again = {"csv": pd.read_csv, "parquet": pd.read_parquet}[ending](output)
+    assert list(again.columns) == list(table.columns)
+    assert again["value"].to_list() == pytest.approx(table["value"].to_list(), nan_ok=True)
+
+
+def test_a_table_of_another_kind_is_refused(table, tmp_path):
+    with pytest.raises(ChapterError, match=r"written as \.csv, \.parquet, \.html"):
+        collected.write(table, tmp_path / "t.xlsx")
+
+
+# -- tables that chapters read ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(table, tmp_path, monkeypatch) -> Path:
+    """A committed table of finished runs."""
+    table = table[table["status"] == "finished"].copy()
+    table["data"] = origins.data({"datasets": ["digits", "brain_tumor"]})
+    monkeypatch.setattr(collected.files, "place", lambda name: tmp_path / name)
+    collected.write(table, tmp_path / "data" / "results" / "depth.csv")
+    return tmp_path / "data" / "results" / "depth.csv"
+
+
+def test_a_committed_table_that_fits_is_read(kept, monkeypatch):
+    table = collected.committed("depth")
+    assert len(table) == 14 and table["of_seed"].dropna().tolist() == [7, 8, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (RECORDED["hqnn-utils"], "0.0.1", "is of version 0.0.1 of the package"),
+        (origins.data({"datasets": ["digits", "brain_tumor"]}), "0" * 16, "was made from other data"),
+    ],
+)
+def test_a_committed_table_that_does_not_fit_is_refused_with_the_command(kept, old, new, sentence):
+    text = kept.read_text(encoding="utf-8")
+    kept.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(ChapterError, match=f"{sentence}.*`make results` in a checkout of the book renews it"):
+        collected.committed("depth")
+
+
+def test_a_table_that_there_is_not_is_refused():
+    with pytest.raises(ChapterError, match="there is no table"):
+        collected.committed("nothing")
