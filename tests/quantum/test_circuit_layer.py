@@ -212,6 +212,25 @@ def test_shots_are_alike_for_a_seed_and_differ_from_call_to_call(simulator):
     assert torch.equal(second(x), once) and not torch.equal(again, once)
 
 
+def variances():
+    return [qml.var(qml.Z(0) @ qml.Y(2)), qml.expval(qml.Z(1)), qml.var(0.3 * qml.Z(0) @ qml.Z(2) - 2 * qml.Y(1))]
+
+
+@pytest.mark.parametrize("way", ["shift rule", "default.qubit, shift rule", "lightning.qubit, shift rule"])
+def test_a_variance_has_a_value_by_every_engine_and_no_gradient_by_the_shift_rule(way):
+    layer, x = layer_of(variances, **WAYS[way]), numbers(3, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer_of(variances)(x))
+    with pytest.raises(ValueError, match="the shift rule does not hold for a variance"):
+        layer(x)
+
+
+def test_a_variance_of_shots_is_one_of_what_was_found():
+    layer, x = layer_of(variances, shots=10_000, seed=0), numbers(2, 2)
+    with torch.no_grad():
+        assert (layer(x) - layer_of(variances)(x)).abs().max() < 0.2
+
+
 # From PennyLane's TorchLayer
 
 
