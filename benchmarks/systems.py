@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pennylane as qml
 import torch
+from bridge import bridged
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils import vector_to_parameters
@@ -97,23 +98,7 @@ def tensorcircuit(n: int, depth: int, backend: str = "jax"):
 
 
 def tensorcircuit_bridge(n: int, depth: int):
-    """Two compiled functions behind a torch function; NumPy hands tensors over faster than DLPack."""
-    import jax
-
-    forward, backward = jax.jit(tensorcircuit(n, depth)), compiled(tensorcircuit, n, depth)
-
-    class Bridge(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *inputs):
-            ctx.arrays = [tensor.detach().numpy() for tensor in inputs]
-            return torch.from_numpy(np.array(forward(*ctx.arrays)))
-
-        @staticmethod
-        def backward(ctx, grad):
-            _, *grads = backward(*ctx.arrays, grad.contiguous().numpy())
-            return tuple(torch.from_numpy(np.array(part)) for part in grads)
-
-    return Function(Bridge.apply, n, depth)
+    return Function(bridged(tensorcircuit(n, depth)), n, depth)
 
 
 def pyqtorch(n: int, depth: int):
