@@ -20,7 +20,7 @@ from torch.fx import GraphModule, Node
 class CircuitAngles(NamedTuple):
     """Angles of a circuit, and the matrices and states that are given to it: `(rows, …)` what depends on the data."""
 
-    shared: Tensor  # (angles,)
+    shared: Tensor  # (angles,) or (1, angles)
     data: Tensor  # (rows, angles)
     shared_arrays: Sequence[Tensor] = ()
     data_arrays: Sequence[Tensor] = ()
@@ -103,7 +103,7 @@ class Sources(NamedTuple):
     def angles(self, x: Tensor, weights: Sequence[Tensor]) -> CircuitAngles:
         """Of inputs `(rows, n_inputs)`."""
         if self.is_plain:
-            return CircuitAngles(weights[0].reshape(-1), x)
+            return CircuitAngles(weights[0].reshape(1, -1), x)
         arguments = x, *weights
         flat = [weights[i].reshape(-1) for i in self.flat]
         v = flat[0] if len(flat) == 1 else torch.cat(flat) if flat else x.new_zeros(0)

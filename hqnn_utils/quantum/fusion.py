@@ -12,7 +12,7 @@ A small torch operation takes as long whether it moves four numbers or four thou
 Few qubits are turned by whole matrices, many by blocks of up to `BLOCK_WIRES`. Derived in book/foundations/simulation.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from math import ceil, pi
 from typing import Any, NamedTuple
@@ -177,6 +177,81 @@ def _all_alike(tables: Sequence[ndarray] | ndarray) -> bool:
     return all(np.array_equal(one, tables[0]) for one in tables)
 
 
+def _sines(angles: list[int], frequencies: ndarray, phases: ndarray, n_angles: int) -> Features:
+    """Features of some of so many angles."""
+    places = None if angles == list(range(n_angles)) else torch.tensor(angles)
+    return Features(places, torch.from_numpy(frequencies), torch.from_numpy(phases))
+
+
+def _features(angles: list[list[int]], n_angles: int) -> Features | None:
+    """Features of like tables, if these have angles."""
+    if not angles[0]:
+        return None
+    frequencies, phases, _ = features(len(angles[0]))
+    return _sines([angle for some in angles for angle in some], frequencies, phases, n_angles)
+
+
+def _phases(rotations: Sequence[Gate], layout: list[int], is_whole: bool, n_angles: tuple[int, int]) -> Iterator[Phases]:
+    """Phases of few qubits at once; with many, cosines and sines of half of the qubits are far fewer than of all."""
+    middle = 0 if is_whole else len(layout) // 2
+    halves = [layout[:middle], layout[middle:]] if middle else []
+    inside = [[gate for gate in rotations if set(gate.wires) <= set(half)] for half in halves]
+    rest = [gate for gate in rotations if not any(gate in part for part in inside)]
+    for some, wires, half in (*zip(inside, halves, (0, 1), strict=False), (rest, layout, None)):
+        chosen = [gate for gate in some if isinstance(gate, Rotation)]
+        if chosen:
+            of_data = chosen[0].data
+            turns = np.array([-signs(gate.word, gate.wires, wires) / 2 for gate in chosen]).repeat(2, axis=1)
+            quarter = np.tile([pi / 2, 0.0], 2 ** len(wires))
+            yield Phases(_sines([gate.angle for gate in chosen], turns, quarter, n_angles[of_data]), of_data, half)
+
+
+def _exchanges(gates: Iterable[Gate], layout: list[int]) -> Iterator[Exchange]:
+    fixed = [gate for gate in gates if isinstance(gate, Fixed)]
+    if fixed:
+        order, phases = exchange(fixed, layout)
+        factors = torch.from_numpy(phases if is_complex(phases) else phases.real.copy())
+        yield _reordering(order, None if np.abs(phases - 1).max() < 1e-14 else factors)
+
+
+def _reordering(order: ndarray, factors: Tensor | None) -> Exchange:
+    return Exchange(torch.from_numpy(order), torch.from_numpy(np.argsort(order)), factors)
+
+
+def _grouped(blocks: list[list[Part]], steps: list[Any], n_angles: tuple[int, int]) -> tuple[list[list[Parts]], list[Any]]:
+    """Groups of like blocks, and steps that name group and member of their block instead of the block."""
+    kinds: dict[tuple[int, ...], list[int]] = {}
+    for i, parts in enumerate(blocks):
+        kinds.setdefault((parts[0].table.shape[-1], *(len(part.angles) for part in parts)), []).append(i)
+    places = {i: (g, m) for g, members in enumerate(kinds.values()) for m, i in enumerate(members)}
+    named = [
+        step._replace(group=places[step.group][0], member=places[step.group][1]) if isinstance(step, Block) else step
+        for step in steps
+    ]
+    return [_group([blocks[i] for i in members], n_angles) for members in kinds.values()], named
+
+
+def _group(blocks: list[list[Part]], n_angles: tuple[int, int]) -> list[Parts]:
+    """Blocks of one shape: neighbouring parts of as many angles are one product."""
+    found = []
+    for m, positions in groupby(range(len(blocks[0])), key=lambda part: len(blocks[0][part].angles)):
+        some = list(positions)
+        each = [block[part] for part in some for block in blocks]
+        tables = np.array([part.table for part in each])
+        by_part = tables.reshape(len(some), len(blocks), *tables.shape[1:])
+        if m and _all_alike(tables):
+            tables = tables[:1]
+        elif m and _all_alike(np.moveaxis(by_part, 1, 0)):
+            tables = by_part[:, 0]
+        flat = _flat(tables.reshape(len(tables), 2**m, -1), is_complex(tables))
+        flat = flat[0] if m and len(flat) == 1 else flat
+        of = _features([part.angles for part in each], n_angles[False])
+        several = [number for number in (len(some), len(blocks)) if number > 1]
+        shape = (*several, *tables.shape[-1:] * 2, *[2] * is_complex(tables))
+        found.append(Parts(len(some), len(blocks), shape, is_complex(tables), of, flat))
+    return found
+
+
 class Plan:
     """Gates as steps, from |0…0⟩ or from states whose qubits lie in the order `layout`.
 
@@ -195,30 +270,45 @@ class Plan:
         layout: Sequence[int] | None = None,
         is_complex: bool = False,
     ):
-        self.n_qubits, self.n_angles = n_qubits, n_angles
-        self.is_whole = n_qubits <= WHOLE_WIRES
-        self.width = n_qubits if self.is_whole else ceil(n_qubits / ceil(n_qubits / BLOCK_WIRES))
-        self.layout = list(range(n_qubits) if layout is None else layout)
-        self.start: list[Prepared | Begun] = []
-        self.steps: list[Any] = []
-        self.blocks: list[list[Part]] = []
-        self.encoding: ndarray | None = None
-        """The table of the only state that is prepared, if it is square, as long as no step has taken it in."""
-        rest = [part for gate in gates for part in _narrow(gate, self.width)]
-        self.is_complex = is_complex or any(gate.is_complex for gate in rest if isinstance(gate, Given))
+        fusion = _Fusion(n_qubits, n_angles, list(range(n_qubits) if layout is None else layout))
+        rest = [part for gate in gates for part in _narrow(gate, fusion.width)]
+        is_complex |= any(gate.is_complex for gate in rest if isinstance(gate, Given))
         if layout is None:
-            rest = self._begin(rest)
+            rest = fusion.begin(rest)
         while rest:
-            rest = self._fuse(rest)
-        self._finish()
+            rest = fusion.fuse(rest)
+        self.n_qubits, self.layout, self.start = n_qubits, fusion.layout, fusion.start
+        self.groups, self.steps = _grouped(fusion.blocks, fusion.steps, n_angles)
+        is_complex |= any(part.is_complex for group in self.groups for part in group)
+        is_complex |= any(first.is_complex for first in self.start if isinstance(first, Prepared))
+        self.is_complex = is_complex or any(map(_makes_complex, self.steps))
+        self.kept = 2 + self.is_complex + sum(step.kept(1 + self.is_complex) for step in self.steps)
+        self.own = 16 * sum(isinstance(step, Exchange) for step in self.steps)
 
     def tensors(self, dtype: torch.dtype, device: torch.device) -> Steps:
         """Start, groups and steps in a precision, on a device."""
         return Steps(*converted((self.start, self.groups, self.steps), dtype, device))
 
-    # How the qubits begin
 
-    def _begin(self, gates: list[Gate]) -> list[Gate]:
+def _makes_complex(step: Any) -> bool:
+    """Whether a step of no block makes complex states of real ones."""
+    return isinstance(step, Phases) or (isinstance(step, Exchange) and step.phases is not None and step.phases.is_complex())
+
+
+class _Fusion:
+    """The steps so far, and how the qubits lie after them."""
+
+    def __init__(self, n_qubits: int, n_angles: tuple[int, int], layout: list[int]):
+        self.n_qubits, self.n_angles, self.layout = n_qubits, n_angles, layout
+        self.is_whole = n_qubits <= WHOLE_WIRES
+        self.width = n_qubits if self.is_whole else ceil(n_qubits / ceil(n_qubits / BLOCK_WIRES))
+        self.start: list[Prepared | Begun] = []
+        self.steps: list[Any] = []
+        self.blocks: list[list[Part]] = []
+        self.encoding: ndarray | None = None
+        """The table of the only state that is prepared, if it is square, as long as no step has taken it in."""
+
+    def begin(self, gates: list[Gate]) -> list[Gate]:
         """The states in which the qubits begin, as far as the data's angles and fixed gates make them."""
         given, rest = _front(gates, lambda gate: isinstance(gate, Start))
         if given:
@@ -240,32 +330,19 @@ class Plan:
             return gates
         for group, some in zip(groups, inside, strict=True):
             part = _part(some, group, zero(len(group)))
-            self.start.append(_prepared(self._features([part.angles], data=True), part.table[:, 0]))
+            self.start.append(_prepared(_features([part.angles], self.n_angles[True]), part.table[:, 0]))
             if len(groups) == 1 and len(part.table) == 2**self.n_qubits:
                 self.encoding = part.table[:, 0]
         return rest
 
-    def _features(self, angles: list[list[int]], *, data: bool) -> Features | None:
-        """Of so many angles each, if there are any."""
-        if not angles[0]:
-            return None
-        frequencies, phases, _ = features(len(angles[0]))
-        return self._sines([angle for some in angles for angle in some], frequencies, phases, data=data)
-
-    def _sines(self, angles: list[int], frequencies: ndarray, phases: ndarray, *, data: bool) -> Features:
-        places = None if angles == list(range(self.n_angles[data])) else torch.tensor(angles)
-        return Features(places, torch.from_numpy(frequencies), torch.from_numpy(phases))
-
-    # Steps
-
-    def _fuse(self, gates: list[Gate]) -> list[Gate]:
+    def fuse(self, gates: list[Gate]) -> list[Gate]:
         """Steps of what is the same for the whole batch, and then of the first of the data's gates; all others."""
         shared, rest = _front(gates, _is_shared)
         rotations, rest = _alike(rest)
         before, about_z, after = _about_z(rotations)
         self._fuse_shared([*shared, *before])
         if about_z:
-            self._phases(about_z)
+            self.steps += _phases(about_z, self.layout, self.is_whole, self.n_angles)
             return [*after, *rest]
         given, rest = _front(rest, lambda gate: isinstance(gate, Given))
         self._apply(given)
@@ -295,8 +372,8 @@ class Plan:
             if exchanges or about_z:
                 self._multiply(pending)
                 pending = []
-                self._exchange(exchanges)
-                self._phases(about_z)
+                self.steps += _exchanges(exchanges, self.layout)
+                self.steps += _phases(about_z, self.layout, self.is_whole, self.n_angles)
             elif gates:
                 pending.append(gates.pop(0))
         return pending
@@ -336,70 +413,6 @@ class Plan:
             assert isinstance(gate, Given)
             if [wire for wire in self.layout if wire in gate.wires] != list(gate.wires):
                 order = [*(wire for wire in self.layout if wire not in gate.wires), *gate.wires]
-                index = np.argsort(numbers_of(order, self.layout))
-                self.steps.append(Exchange(torch.from_numpy(index), torch.from_numpy(np.argsort(index)), None))
+                self.steps.append(_reordering(np.argsort(numbers_of(order, self.layout)), None))
                 self.layout = order
             self.steps.append(Apply(self._move(gate.wires), 2 ** len(gate.wires), gate.output, gate.data))
-
-    def _phases(self, rotations: Sequence[Gate]) -> None:
-        """Phases of few qubits at once; with many, cosines and sines of half of the qubits are far fewer than of all."""
-        middle = 0 if self.is_whole else self.n_qubits // 2
-        halves = [self.layout[:middle], self.layout[middle:]] if middle else []
-        inside = [[gate for gate in rotations if set(gate.wires) <= set(half)] for half in halves]
-        rest = [gate for gate in rotations if not any(gate in part for part in inside)]
-        for some, wires, half in (*zip(inside, halves, (0, 1), strict=False), (rest, self.layout, None)):
-            chosen = [gate for gate in some if isinstance(gate, Rotation)]
-            if chosen:
-                turns = np.array([-signs(gate.word, gate.wires, wires) / 2 for gate in chosen]).repeat(2, axis=1)
-                quarter = np.tile([pi / 2, 0.0], 2 ** len(wires))
-                sines = self._sines([gate.angle for gate in chosen], turns, quarter, data=chosen[0].data)
-                self.steps.append(Phases(sines, chosen[0].data, half))
-
-    def _exchange(self, gates: Iterable[Gate]) -> None:
-        fixed = [gate for gate in gates if isinstance(gate, Fixed)]
-        if fixed:
-            order, phases = exchange(fixed, self.layout)
-            factors = torch.from_numpy(phases if is_complex(phases) else phases.real.copy())
-            trivial = np.abs(phases - 1).max() < 1e-14
-            self.steps.append(
-                Exchange(torch.from_numpy(order), torch.from_numpy(np.argsort(order)), None if trivial else factors)
-            )
-
-    # All of it
-
-    def _finish(self) -> None:
-        """Groups of like blocks; what is complex, and what is kept."""
-        kinds: dict[tuple[int, ...], list[int]] = {}
-        for i, parts in enumerate(self.blocks):
-            kinds.setdefault((parts[0].table.shape[-1], *(len(part.angles) for part in parts)), []).append(i)
-        places = {i: (g, m) for g, members in enumerate(kinds.values()) for m, i in enumerate(members)}
-        self.groups = [self._group([self.blocks[i] for i in members]) for members in kinds.values()]
-        self.steps = [
-            step._replace(group=places[step.group][0], member=places[step.group][1]) if isinstance(step, Block) else step
-            for step in self.steps
-        ]
-        self.is_complex |= any(part.is_complex for group in self.groups for part in group)
-        self.is_complex |= any(first.is_complex for first in self.start if isinstance(first, Prepared))
-        self.is_complex |= any(
-            step.is_complex if isinstance(step, Exchange) else isinstance(step, Phases) for step in self.steps
-        )
-        self.kept = 2 + self.is_complex + sum(step.kept(1 + self.is_complex) for step in self.steps)
-        self.own = 16 * sum(isinstance(step, Exchange) for step in self.steps)
-
-    def _group(self, blocks: list[list[Part]]) -> list[Parts]:
-        """Blocks of one shape: neighbouring parts of as many angles are one product."""
-        found = []
-        for m, positions in groupby(range(len(blocks[0])), key=lambda part: len(blocks[0][part].angles)):
-            some = list(positions)
-            each = [block[part] for part in some for block in blocks]
-            tables = np.array([part.table for part in each])
-            by_part = tables.reshape(len(some), len(blocks), *tables.shape[1:])
-            if m and _all_alike(tables):
-                tables = tables[:1]
-            elif m and _all_alike(np.moveaxis(by_part, 1, 0)):
-                tables = by_part[:, 0]
-            flat = _flat(tables.reshape(len(tables), 2**m, -1), is_complex(tables))
-            of = self._features([part.angles for part in each], data=False)
-            flat = flat[0] if m and len(flat) == 1 else flat
-            found.append(Parts(len(some), len(blocks), tables.shape[-1], is_complex(tables), of, flat))
-        return found

@@ -22,7 +22,7 @@ of products of two, a layer is exported for one batch size, and compiled in two 
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from math import pi
 from typing import Any
 
@@ -112,38 +112,33 @@ class CircuitLayer(nn.Module):
         self._draw(init_method)
 
     @classmethod
-    def from_qnode(cls, qnode: qml.QNode, weight_shapes: Mapping[str, Any], init_method: Initial = None) -> "CircuitLayer":
+    def from_qnode(
+        cls, qnode: qml.QNode, weight_shapes: Mapping[str, Any], init_method: Initial = None, *, input_arg: str = "inputs"
+    ) -> "CircuitLayer":
         """A layer from what `qml.qnn.TorchLayer` takes, with the same names of parameters: one line of a program changes.
 
         PennyLane's ideal simulators are replaced by the engine, which gives the same values; with shots it samples. Any other
         device is kept, and differentiated by its QNode's own method if that takes batches.
 
         Args:
-            qnode: a QNode with an argument `inputs`.
+            qnode: a QNode of an input and of weights, by name.
             weight_shapes, init_method: as for `TorchLayer`.
+            input_arg: the name of the input.
 
         Raises:
-            TypeError: a QNode without the argument `inputs`, or other arguments than `weight_shapes` names.
+            TypeError: a QNode without the argument `input_arg`, or without one that `weight_shapes` names.
+            ValueError: an argument that has no shape, an interface other than torch's, or several numbers of shots.
         """
-        arguments = inspect.signature(qnode.func).parameters
-        if missing := {"inputs", *weight_shapes} - set(arguments):
-            raise TypeError(
-                f"the QNode has no argument {sorted(missing)[0]!r}: it needs `inputs` and every name of weight_shapes"
-            )
-        named = {
-            name
-            for name, argument in arguments.items()
-            if argument.default is argument.empty and argument.kind is argument.POSITIONAL_OR_KEYWORD
-        }
-        if unknown := named - {"inputs", *weight_shapes}:
-            raise TypeError(f"weight_shapes has no shape for the argument {sorted(unknown)[0]!r} of the QNode")
+        _require_arguments(qnode.func, input_arg, weight_shapes)
+        if qnode.interface not in ("auto", "torch", "pytorch"):
+            raise ValueError(f"Invalid interface {qnode.interface!r} of the QNode: its layer is one of torch")
         if qnode.shots.has_partitioned_shots:
             raise ValueError(f"a QNode with several numbers of shots, {qnode.shots}, gives several results: give it one")
         device, shots = qnode.device, int(qnode.shots.total_shots or 0)
         ours = device.name == "default.qubit" or device.name.startswith("lightning.")
         method = None if ours or qnode.diff_method in ("best", "parameter-shift") else qnode.diff_method
         layer = cls.__new__(cls)
-        layer._begin(qnode.func, weight_shapes, None, device.wires or None, "inputs")
+        layer._begin(qnode.func, weight_shapes, None, device.wires or None, input_arg)
         layer.engine, layer.diff_method = engine_for(
             "statevector" if ours else device, method, len(device.wires or ()) or 1, shots, None
         )
@@ -182,6 +177,18 @@ class CircuitLayer(nn.Module):
     def device(self) -> Device | None:
         """PennyLane's device, or `None` where our own engine computes."""
         return self.engine.device
+
+    @property
+    def qnode(self) -> qml.QNode:
+        """The circuit and what it measures as PennyLane's QNode of an input and of the weights by name, as for `qml.draw`."""
+        circuit, _, measure, wires, _ = self.definition
+
+        @wraps(circuit)
+        def run(*inputs: Tensor, **arguments: Tensor) -> Any:
+            found = circuit(*inputs, **arguments)
+            return found if measure is None else measure()
+
+        return qml.QNode(run, self.device or qml.device("default.qubit", wires=wires))
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Inexact[Tensor, "..."]:
         if not torch.jit.is_tracing() and (not x.ndim or self.n_inputs not in (None, x.shape[-1])):
@@ -230,6 +237,25 @@ class CircuitLayer(nn.Module):
 @one_dtype
 def _computed(engine: Exact | Opaque, key: str, width: int, x: Tensor, *weights: Tensor) -> Tensor:
     return engine(key, width, x, *weights)
+
+
+def _require_arguments(function: Callable[..., Any], input_arg: str, shapes: Mapping[str, Any]) -> None:
+    """Refuse a function that does not take the input and the weights, and these alone, by name."""
+    arguments = inspect.signature(function).parameters.values()
+    kinds = {argument.kind for argument in arguments}
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        raise TypeError("Cannot have a variable number of positional arguments: input and weights are told by names")
+    if input_arg in shapes:
+        raise ValueError(f"the {input_arg} argument should not have its dimension in weight_shapes: the input brings its own")
+    missing = [name for name in (input_arg, *shapes) if name not in {argument.name for argument in arguments}]
+    if missing and inspect.Parameter.VAR_KEYWORD not in kinds:
+        raise TypeError(f"the QNode must include an argument with name {missing[0]!r}: input and weights are told by names")
+    for argument in arguments:
+        needed = argument.kind is not argument.VAR_KEYWORD and argument.default is argument.empty
+        if needed and argument.name not in (input_arg, *shapes):
+            raise ValueError(
+                f"Must specify a shape for every non-input parameter: {argument.name!r} has none in weight_shapes"
+            )
 
 
 def _shape(size: Any) -> tuple[int, ...]:

@@ -114,9 +114,9 @@ def mapped(tensor: Tensor) -> int:
 def require_memory(n: int, rows: int, amplitude: int, device: torch.device, own: int = 0) -> None:
     """Refuse states of which each amplitude needs so many bytes, and the program `own` more, if they cannot fit."""
     needed = (rows * amplitude + own) * 2**n
-    batch = f" and a batch of {rows}" if rows else ""
     if needed < CHECKED_BYTES:
         return
+    batch = f" and a batch of {rows}" if rows else ""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     if needed > free:
         raise MemoryError(
@@ -173,7 +173,7 @@ class Separate:
 
     def angles(self, known: CircuitAngles) -> tuple[Tensor, Tensor]:
         """Of each rotation that depends on the data `(rows, …)`, and of each that does not."""
-        return known.data[:, self.of_data], known.shared[self.of_weights]
+        return known.data[:, self.of_data], known.shared.reshape(-1)[self.of_weights]
 
     def apply(self, data: Any, shared: Any) -> None:
         """The gates on a device of PennyLane, whose wires are 0 … n - 1."""

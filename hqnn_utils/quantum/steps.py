@@ -35,11 +35,9 @@ class Features(NamedTuple):
         return torch.addmm(self.phases, chosen, self.frequencies).sin()
 
 
-def _numbers(found: Tensor, is_complex: bool, shape: Sequence[int] = (-1,)) -> Tensor:
-    """What came out of a table, where real and imaginary parts stand side by side, with its last axis in a shape."""
-    if is_complex:
-        return torch.view_as_complex(found.unflatten(-1, (*shape, 2)))
-    return found if len(shape) == 1 else found.unflatten(-1, shape)
+def _numbers(found: Tensor, is_complex: bool) -> Tensor:
+    """What came out of a table, where real and imaginary parts stand side by side."""
+    return torch.view_as_complex(found.unflatten(-1, (-1, 2))) if is_complex else found
 
 
 def _times(psi: Tensor, matrix: Tensor) -> Tensor:
@@ -57,7 +55,8 @@ class Parts(NamedTuple):
 
     parts: int
     blocks: int
-    size: int
+    shape: tuple[int, ...]
+    """Of the matrices of all parts and blocks, where there are several, with real and imaginary parts side by side."""
     is_complex: bool
     features: Features | None
     """Of `parts * blocks` times m angles; `None` where there are none."""
@@ -72,10 +71,9 @@ class Parts(NamedTuple):
             if self.tables.dim() == 3:
                 features = features.unflatten(0, (self.tables.shape[0], -1))
             found = features @ self.tables
-        shape = [number for number in (self.parts, self.blocks) if number > 1]
-        flat = found.view(*shape, self.size * self.size * (1 + self.is_complex))
-        all_of_them = _numbers(flat, self.is_complex, (self.size, self.size))
-        return all_of_them.unbind() if self.parts > 1 else (all_of_them,)
+        found = found.view(self.shape)
+        found = torch.view_as_complex(found) if self.is_complex else found
+        return found.unbind() if self.parts > 1 else (found,)
 
 
 @no_type_check
@@ -172,11 +170,6 @@ class Exchange(NamedTuple):
     order: Tensor
     inverse: Tensor
     phases: Tensor | None
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether it makes real states complex."""
-        return self.phases is not None and self.phases.is_complex()
 
     def kept(self, width: int) -> int:
         """As for a block."""

@@ -5,7 +5,7 @@ watches (`torch.fx`). PennyLane takes its templates apart, and every gate that i
 
 - `Fixed`: a matrix that no input and no weight changes;
 - `Rotation`: exp(-iθP/2) of a Pauli word P, with an angle θ that is computed from inputs and weights;
-- `Given`: a matrix that is computed from them, as in `qml.QubitUnitary(w)`;
+- `Given`: a matrix that is computed from them, as in `qml.QubitUnitary(w)`, or of any other small gate;
 - `Start`: a state that is computed from them, as in `qml.AmplitudeEmbedding(x)`.
 
 Any gate with one parameter and a generator of commuting Pauli words is a product of rotations: exp(iφG) with G = Σ c_P P has
@@ -182,10 +182,12 @@ def _elementary(op: Operator) -> Iterator[tuple[Operator, dict[Any, Any] | None]
     elif op.has_decomposition:
         for part in op.decomposition():
             yield from _elementary(part)
-    elif is_constant(op) and op.has_matrix:
+    elif _is_small(op) or (is_constant(op) and op.has_matrix):
         yield op, None
     else:
-        raise Refused(f"{op.name} is neither a matrix nor made of gates with commuting generators: write it as such gates")
+        raise Refused(
+            f"{op.name} is neither a matrix of few qubits nor made of gates with commuting generators: write it as such gates"
+        )
 
 
 def _rotations(op: Operator) -> dict[Any, Any] | None:
@@ -260,7 +262,7 @@ def seen(op: Operator, wires: Sequence[Any]) -> Iterator[Seen]:
         elif isinstance(part, qml.StatePrep):
             yield Seen(Start, _places(part.wires, wires), part, part.state_vector().reshape(-1))
         else:
-            matrix = part.matrix() if isinstance(part, qml.ControlledQubitUnitary) else part.data[0]
+            matrix = part.data[0] if isinstance(part, qml.QubitUnitary) else part.matrix()
             number = matrix.shape[:-2].numel()
             if number != 1:
                 raise Refused(f"{part.name} has {number} matrices: give every gate one for a row of the input")

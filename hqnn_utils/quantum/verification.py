@@ -64,7 +64,7 @@ def _is_same(gate: Gate, again: Seen, angles: CircuitAngles) -> bool:
     if again.value is None or again.kind is not type(gate):
         return False
     if isinstance(gate, Rotation):
-        ours = (angles.data[0] if gate.data else angles.shared)[gate.angle]
+        ours = (angles.data if gate.data else angles.shared).reshape(-1)[gate.angle]
         return gate.word == (again.what or "I") and _is_close(ours, again.value)
     array = angles.array(gate.output, gate.data)
     return _is_close(array[0] if gate.data else array, again.value)

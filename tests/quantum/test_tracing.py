@@ -131,6 +131,7 @@ OTHERS: dict[str, tuple[int, Apply]] = {
     "root": (2, lambda w, a, v, r: qml.pow(qml.SWAP(w[:2]), 0.5)),
     "product": (2, lambda w, a, v, r: qml.prod(qml.RX(a(), w[0]), qml.CRY(a(), w[:2]), qml.RZ(a(), w[1]))),
     "evolution": (2, lambda w, a, v, r: qml.evolve(qml.Z(w[0]) @ qml.X(w[1]) + 0.3 * qml.Z(w[0]), a())),
+    "evolution of X + Z": (1, lambda w, a, v, r: qml.evolve(qml.X(w[0]) + 0.3 * qml.Z(w[0]), a())),
     "fixed exponential": (2, lambda w, a, v, r: qml.exp(qml.Z(w[0]) @ qml.Y(w[1]), 0.4j)),
     "fixed matrix": (2, lambda w, a, v, r: qml.QubitUnitary(random_unitary(4), w[:2])),
     "fixed large matrix": (6, lambda w, a, v, r: qml.QubitUnitary(random_unitary(64), w[:6])),
@@ -385,7 +386,10 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], object], str]] = {
         lambda x, w: qml.AmplitudeDamping(w, 0),
         "AmplitudeDamping is noise that depends on inputs or weights",
     ),
-    "X + Z": (lambda x, w: qml.evolve(qml.X(0) + qml.Z(0), w), "Evolution is neither a matrix nor made of gates with commut"),
+    "a wide gate of no generator": (
+        lambda x, w: qml.evolve(qml.sum(*(qml.X(i) @ qml.Z(i + 1) for i in range(6))), w),
+        "Evolution is neither a matrix of few qubits nor made of gates with commuting generators",
+    ),
     "unknown wire": (lambda x, w: qml.RX(x[0], 5), r"the circuit uses the wire 5; its layer has the wires \[0, 1\]"),
     "vector": (lambda x, w: qml.RX(x, 1), "RX has 2 angles: give every gate one number of a row of the input"),
 }
@@ -421,7 +425,7 @@ BEHIND: dict[str, tuple[Callable[[Tensor, Tensor], object], Callable[[], object]
     "another matrix": (lambda x, w: qml.QubitUnitary(np.diag([1, np.exp(1j * looked_at(x))]), 0), None),
     "another state": (lambda x, w: qml.BasisState([int(looked_at(x) > 0)], 1), None),
     "a count of calls": (lambda x, w: qml.RX(next(COUNT), 0), None),
-    "a random gate": (lambda x, w: np.random.default_rng().choice([qml.S, qml.T, qml.X, qml.Y, qml.Z, qml.SX])(0), None),
+    "another gate at every call": (lambda x, w: qml.RX(0.1, 0) if next(COUNT) % 2 else qml.RY(next(COUNT), 0), None),
     "another observable": (lambda x, w: None, lambda: qml.expval(qml.Hermitian(next(COUNT) * np.eye(2), 0))),
 }
 
