@@ -26,6 +26,7 @@ import click
 import numpy as np
 import pennylane as qml
 import torch
+from bridge import bridged
 from torch import nn
 
 from hqnn_utils.quantum.layers import CircuitLayer
@@ -252,55 +253,33 @@ def torch_layer(circuit: Circuit, device: str = "default.qubit", diff_method: st
     return qml.qnn.TorchLayer(node(circuit, device, diff_method), circuit.shapes)
 
 
-class Bridge(nn.Module):
-    """A function (x, *weights) → ⟨Z⟩ of JAX arrays, compiled, as a torch module; NumPy hands the numbers over."""
+class Function(nn.Module):
+    """A function (x, *weights) → ⟨Z⟩ of torch tensors as a layer."""
 
     def __init__(self, function: Callable, circuit: Circuit):
-        import jax
-
         super().__init__()
+        self.function = function
         self.weights = nn.ParameterList(torch.empty(shape) for shape in circuit.shapes.values())
 
-        def both(grad, *arguments):
-            values, pullback = jax.vjp(function, *arguments)
-            return pullback(grad.astype(values.dtype))
-
-        forward, backward = jax.jit(function), jax.jit(both)
-
-        class Compiled(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx, *inputs):
-                ctx.arrays = [tensor.detach().numpy() for tensor in inputs]
-                return torch.from_numpy(np.array(forward(*ctx.arrays)))
-
-            @staticmethod
-            def backward(ctx, grad):
-                parts = backward(grad.contiguous().numpy(), *ctx.arrays)
-                return tuple(torch.from_numpy(np.array(part)) for part in parts)
-
-        self.run = Compiled.apply
-
     def forward(self, x):
-        return self.run(x, *self.weights)
+        return self.function(x, *self.weights)
 
 
 def pennylane_jax(circuit: Circuit) -> nn.Module:
     import jax.numpy as jnp
 
     run = node(circuit, interface="jax")
-    return Bridge(lambda x, *weights: jnp.stack(run(x, *weights), axis=-1), circuit)
+    return Function(bridged(lambda x, *weights: jnp.stack(run(x, *weights), axis=-1)), circuit)
 
 
-def tensorcircuit(circuit: Circuit) -> nn.Module:
-    import jax
-    import jax.numpy as jnp
+def tensorcircuit(circuit: Circuit, backend: str = "jax") -> nn.Module:
     import tensorcircuit as tc
 
-    tc.set_backend("jax")
-
     def one(x, *weights):
-        state = x / jnp.linalg.norm(x) if circuit.gates is amplitude else None
-        made = tc.Circuit(circuit.n_qubits, **({} if state is None else {"inputs": state}))
+        if tc.backend.name != backend:  # the choice is global, and two systems of one process make different ones
+            tc.set_backend(backend)
+        norm = tc.backend.norm(x) if circuit.gates is amplitude else None
+        made = tc.Circuit(circuit.n_qubits, **({} if norm is None else {"inputs": x / norm}))
         for gate, angle, wires in circuit.gates(x, *weights):
             if gate in ("XX", "YY", "ZZ"):
                 getattr(made, "r" + gate.lower())(*wires, theta=angle)
@@ -310,13 +289,46 @@ def tensorcircuit(circuit: Circuit) -> nn.Module:
                 getattr(made, gate.lower())(*wires, theta=angle)
         return tc.backend.real(tc.backend.stack([made.expectation_ps(z=[i]) for i in range(circuit.n_qubits)]))
 
-    return Bridge(jax.vmap(one, in_axes=(0, *[None] * len(circuit.shapes))), circuit)
+    in_axes = 0, *[None] * len(circuit.shapes)
+    if backend == "pytorch":
+        return Function(torch.vmap(one, in_axes), circuit)
+    import jax
+
+    return Function(bridged(jax.vmap(one, in_axes)), circuit)
+
+
+def deepquantum(circuit: Circuit) -> nn.Module:
+    import deepquantum as dq
+
+    made = dq.QubitCircuit(circuit.n_qubits)
+    x, weights = arguments(circuit, 1)
+    for gate, angle, wires in circuit.gates(x, *weights):
+        if gate == "STATE":
+            raise NotImplementedError("has no amplitudes of a batch among its encodings")
+        encoded = {} if angle is None else {"encode": True}
+        if gate in ("XX", "YY", "ZZ"):
+            getattr(made, "r" + gate.lower())(list(wires), **encoded)
+        elif gate == "CRX":
+            made.rx(wires[1], controls=wires[0], **encoded)
+        else:
+            getattr(made, gate.lower())(*wires, **encoded)
+    for i in range(circuit.n_qubits):
+        made.observable(i)
+
+    def run(x, *weights):
+        angles = [angle.expand(len(x)) for _, angle, _ in circuit.gates(x, *weights) if angle is not None]
+        made(torch.stack(angles, dim=-1))
+        return made.expectation()
+
+    return Function(run, circuit)
 
 
 SYSTEMS = {
     "circuit_layer": ("CircuitLayer", circuit_layer),
     "torch_layer": ("PennyLane TorchLayer, default.qubit, backprop", torch_layer),
     "lightning": ("PennyLane TorchLayer, lightning.qubit, adjoint", lambda c: torch_layer(c, "lightning.qubit", "adjoint")),
+    "tensorcircuit_torch": ("tensorcircuit-ng, torch", lambda c: tensorcircuit(c, "pytorch")),
+    "deepquantum": ("DeepQuantum", deepquantum),
     "pennylane_jax": ("PennyLane under jax.jit, behind a torch function", pennylane_jax),
     "tensorcircuit": ("tensorcircuit-ng under jax.jit, behind a torch function", tensorcircuit),
 }
@@ -428,7 +440,7 @@ def main(rounds: int, limit: float, only: tuple[str, ...]):
                 rows.append(
                     {"circuit": name, "batch": batch, "system": system, "median_s": median(seconds), "seconds": seconds}
                 )
-    packages = ("torch", "pennylane", "pennylane-lightning", "jax", "tensorcircuit-ng")
+    packages = ("torch", "pennylane", "pennylane-lightning", "jax", "tensorcircuit-ng", "deepquantum")
     found = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
     versions = {package: found[package] for package in packages if package in found}
     said = (

@@ -47,7 +47,7 @@ CHOICES = [
     *(("TABLE_ANGLES", (5, 8, 10), {"n": n, "depth": depth, "batch": 32}) for n, depth in ((2, 3), (4, 2), (3, 3), (5, 2))),
     *(("TABLE_ENTRIES", (2**12, 2**14, 2**16, 2**18), {"n": n, "depth": depth, "batch": 32}) for n, depth in ((5, 4), (6, 4))),
 ]
-"""Constant of `hqnn_utils.quantum.engine`, the values it is timed at, size."""
+"""Constant of `hqnn_utils.quantum.fusion`, the values it is timed at, size."""
 
 CAPTIONS = {
     "batch": ("Batch, with n = 4 and depth 2", "batch"),

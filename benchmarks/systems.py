@@ -15,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import pennylane as qml
 import torch
+from bridge import bridged
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils import vector_to_parameters
 
-from hqnn_utils.quantum import engine, programs
+from hqnn_utils.quantum import compilation, fusion
 from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, layered
 from hqnn_utils.quantum.layers import QuantumLayer
 
@@ -97,23 +98,7 @@ def tensorcircuit(n: int, depth: int, backend: str = "jax"):
 
 
 def tensorcircuit_bridge(n: int, depth: int):
-    """Two compiled functions behind a torch function; NumPy hands tensors over faster than DLPack."""
-    import jax
-
-    forward, backward = jax.jit(tensorcircuit(n, depth)), compiled(tensorcircuit, n, depth)
-
-    class Bridge(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *inputs):
-            ctx.arrays = [tensor.detach().numpy() for tensor in inputs]
-            return torch.from_numpy(np.array(forward(*ctx.arrays)))
-
-        @staticmethod
-        def backward(ctx, grad):
-            _, *grads = backward(*ctx.arrays, grad.contiguous().numpy())
-            return tuple(torch.from_numpy(np.array(part)) for part in grads)
-
-    return Function(Bridge.apply, n, depth)
+    return Function(bridged(tensorcircuit(n, depth)), n, depth)
 
 
 def pyqtorch(n: int, depth: int):
@@ -269,16 +254,16 @@ def chosen(constant: str, value: int) -> Iterator[None]:
     """Our engine with one of its constants at another value. What it compiles here is not kept for others."""
 
     def forget():
-        for name in ("_program", "program", "pools", "ready", "ready_separate"):
-            getattr(programs, name).cache_clear()
+        for name in ("_program", "program", "sources", "ready", "ready_separate"):
+            getattr(compilation, name).cache_clear()
 
-    usual = getattr(engine, constant)
+    usual = getattr(fusion, constant)
     forget()
-    setattr(engine, constant, value)
+    setattr(fusion, constant, value)
     try:
         yield
     finally:
-        setattr(engine, constant, usual)
+        setattr(fusion, constant, usual)
         forget()
 
 
@@ -287,7 +272,7 @@ def choice_step(name: str, n: int, depth: int, batch: int, seed: int = 0, *, con
     x, theta = inputs(n, depth, batch, seed)
     layer = torch_module(name, n, depth, theta)
     with chosen(constant, value):
-        made = programs.ready(layer.key, n, torch.float32, torch.device("cpu"))
+        made = compilation.ready(layer.key, n, torch.float32, torch.device("cpu"))
     circuit = Function(lambda x, theta: made.outputs(x, [theta]), n, depth)
     circuit.load_state_dict(layer.state_dict())
     return derivatives(circuit, x)

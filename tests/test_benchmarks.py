@@ -42,17 +42,17 @@ def test_a_system_with_other_gradients_is_refused(systems, monkeypatch):
     [("WHOLE_WIRES", 0, 6, 2), ("BLOCK_WIRES", 2, 7, 2), ("TABLE_ANGLES", 5, 4, 2), ("TABLE_ENTRIES", 2**12, 4, 3)],
 )
 def test_a_choice_holds_where_its_circuit_is_compiled_and_changes_no_result(systems, monkeypatch, constant, value, n, depth):
-    usual, seen, plans = getattr(systems.engine, constant), [], []
+    usual, seen, plans = getattr(systems.fusion, constant), [], []
 
     def watched(*arguments):
-        seen.append(getattr(systems.engine, constant))
-        plans.append(systems.engine.Plan(*arguments))
+        seen.append(getattr(systems.fusion, constant))
+        plans.append(systems.fusion.Plan(*arguments))
         return plans[-1]
 
-    monkeypatch.setattr(systems.programs, "Plan", watched)
+    monkeypatch.setattr("hqnn_utils.quantum.programs.Plan", watched)
     step = systems.build("statevector", "choice", n, depth, 3, constant=constant, value=value)
     assert systems.deviation(step(), n, depth, 3) < systems.TOLERANCE
-    assert seen == [value] and getattr(systems.engine, constant) == usual
+    assert seen == [value] and getattr(systems.fusion, constant) == usual
     systems.layer_step("statevector", n, depth, 3)()
     assert seen == [value, usual]
     chosen, ours = ([[part.tables.shape for part in group] for group in plan.groups] for plan in plans)

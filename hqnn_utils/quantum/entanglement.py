@@ -15,10 +15,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from hqnn_utils.checks import finite
+from hqnn_utils.quantum.angles import CircuitAngles
 from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, given, layered
-from hqnn_utils.quantum.engine import CircuitAngles, Plan
-from hqnn_utils.quantum.programs import Definition, key_of, ready
-from hqnn_utils.quantum.tracing import Fixed, Rotation
+from hqnn_utils.quantum.compilation import key_of, ready
+from hqnn_utils.quantum.fusion import Plan
+from hqnn_utils.quantum.tracing import Definition, Fixed, Rotation
 
 
 def schmidt_coefficients(state: Inexact[ndarray, "*batch dim"], part: Sequence[int] = (0,)) -> Float[ndarray, "*batch rank"]:

@@ -21,9 +21,8 @@ of products of two, a layer is exported for one batch size, and compiled in two 
 """
 
 import inspect
-import pickle
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from math import pi
 from typing import Any
 
@@ -33,184 +32,12 @@ from jaxtyping import Float, Inexact
 from pennylane.devices import Device
 from torch import Tensor, nn
 
-from hqnn_utils.checks import finite
 from hqnn_utils.quantum import circuits
-from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, given, qnode
-from hqnn_utils.quantum.engine import CircuitAngles
-from hqnn_utils.quantum.gradients import ShiftRule
-from hqnn_utils.quantum.inputs import one_dtype, require_eager, require_shots, require_sizes
-from hqnn_utils.quantum.programs import Definition, Program, key_of, pools, program, ready, ready_separate
-from hqnn_utils.quantum.tracing import Measure
-
-# Engines: functions of a definition (its `key`), inputs `(rows, n_inputs)` and weights, to outputs `(rows, n_outputs)`.
-
-
-class Exact:
-    """Our engine where nothing is measured: torch computes it all, and differentiates it."""
-
-    device: Device | None = None
-
-    def __call__(self, key: str, n_inputs: int, x: Tensor, *weights: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() and program(key, n_inputs).has_functions:  # whose graph a compiler does not take in
-            return torch.compiler.disable(self.computed)(key, n_inputs, x, *weights)
-        return ready(key, n_inputs, x.dtype, x.device).outputs(x, weights)
-
-    @staticmethod
-    def computed(key: str, n_inputs: int, x: Tensor, *weights: Tensor) -> Tensor:
-        """The outputs."""
-        return ready(key, n_inputs, x.dtype, x.device).outputs(x, weights)
-
-
-class Opaque:
-    """An engine into which torch does not see, differentiated by the shift rule.
-
-    Its `rows` takes the angles of the data `(rows, …)`, and of the weights, for each row as well, to outputs.
-    """
-
-    device: Device | None = None
-    rows: Callable[[str, int, Tensor, Tensor], Tensor]
-
-    def __call__(self, key: str, n_inputs: int, x: Tensor, *weights: Tensor) -> Tensor:
-        require_eager()
-        if not x.numel():  # of nothing, nobody is asked
-            return ready(key, n_inputs, x.dtype, x.device).outputs(x, weights)
-        if torch.compiler.is_compiling():  # nor does a compiler see into it
-            return torch.compiler.disable(self.differentiable)(key, n_inputs, x, *weights)
-        return self.differentiable(key, n_inputs, x, *weights)
-
-    def differentiable(self, key: str, n_inputs: int, x: Tensor, *weights: Tensor) -> Tensor:
-        """The outputs with a gradient."""
-        known = program(key, n_inputs)
-        data, shared = known.separate.angles(pools(key, n_inputs, x.dtype, x.device).angles(x, weights))
-        n_data = data.shape[-1]
-
-        def values(angles: Tensor) -> Tensor:
-            rows = _finite(angles.reshape(-1, angles.shape[-1]), known, n_inputs)
-            found = self.rows(key, n_inputs, rows[:, :n_data], rows[:, n_data:])
-            return found.reshape(*angles.shape[:-1], known.n_outputs)
-
-        # Every angle of every row is its own: expand adds up the gradients of shared weights.
-        return ShiftRule.apply(values, torch.cat([data, shared.expand(len(x), -1)], dim=-1))
-
-
-def _finite(angles: Tensor, known: Program, n_inputs: int) -> Tensor:
-    """The angles `(rows, angles)`, those of the data first. Of NaN, samplers and devices would make numbers."""
-    finite("angles", angles, row=range(len(angles)), angle=known.separate.names(n_inputs))
-    return angles
-
-
-class Sampled(Opaque):
-    """Our engine for the shift rule: with shots seeded outcomes, which start anew in a copy as those of a device do."""
-
-    def __init__(self, shots: int, seed: int | None):
-        require_shots(shots, seed)
-        self.shots, self.seed = int(shots), seed
-        self.generators: dict[torch.device, torch.Generator] = {}
-
-    def generator(self, device: torch.device) -> torch.Generator:
-        """For tensors of a device of torch."""
-        if device not in self.generators:
-            generator = self.generators[device] = torch.Generator(device)
-            generator.seed() if self.seed is None else generator.manual_seed(int(self.seed))
-        return self.generators[device]
-
-    def rows(self, key: str, n_inputs: int, data: Tensor, shared: Tensor) -> Tensor:
-        """Means of the shots, or exact values."""
-        plan, readout = ready_separate(key, n_inputs, data.dtype, data.device)
-        if shared.shape[-1]:
-            psi = torch.vmap(lambda row, weights: plan.states(CircuitAngles(weights, row.unsqueeze(0))))(data, shared).squeeze(
-                1
-            )
-        else:
-            psi = plan.states(CircuitAngles(shared.new_zeros(0), data)).expand(len(data), -1)
-        return readout.means(psi, self.shots, self.generator(data.device)) if self.shots else readout.exactly(psi)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"generators": {}}
-
-
-class OnDevice(Opaque):
-    """A PennyLane device: by a method of its own, or by our shift rule, since PennyLane's refuses trainable batches."""
-
-    device: Device
-
-    def __init__(self, simulator: str | Device, diff_method: str, n_qubits: int, shots: int, seed: int | None):
-        self.given = simulator, diff_method, n_qubits, shots, seed
-        self.diff_method, self.shots = diff_method, shots
-        options = {} if seed is None else {"seed": seed}
-        self.device = qml.device(simulator, wires=n_qubits, **options) if isinstance(simulator, str) else simulator
-        self.nodes: dict[Program, qml.QNode] = {}
-        # Inside our rule nothing is differentiated, and devices compute faster with NumPy's numbers than with torch's.
-        inside = diff_method == "parameter-shift"
-        self.options: dict[str, Any] = dict(diff_method=None, interface=None) if inside else dict(diff_method=diff_method)
-        qml.QNode(expval_z, self.device, **self.options)  # refuses a method that the device has not
-
-    def node(self, known: Program) -> qml.QNode:
-        """PennyLane's QNode, a function of the angles of all rotations: those of the data, and those of the weights."""
-        if known not in self.nodes:
-            separate, n = known.separate, known.traced.n_qubits
-            self.nodes[known] = qnode(separate.apply, separate.measure, n, self.device, self.shots, **self.options)
-        return self.nodes[known]
-
-    def differentiable(self, key: str, n_inputs: int, x: Tensor, *weights: Tensor) -> Tensor:
-        """The outputs with a gradient, by the shift rule or by the device's own method."""
-        if self.diff_method == "parameter-shift":
-            return super().differentiable(key, n_inputs, x, *weights)
-        known = program(key, n_inputs)
-        data, shared = known.separate.angles(pools(key, n_inputs, x.dtype, x.device).angles(x, weights))
-        node = self.node(known)
-        if self.diff_method != "backprop":
-            _finite(torch.cat([data, shared.expand(len(x), -1)], dim=-1), known, n_inputs)
-            if known.separate.has_words:  # whose rows PennyLane's adjoint mixes up
-                return torch.cat([_gathered(node(row, shared), 1) for row in data]).to(x.dtype)
-        return _gathered(node(data.mT, shared), len(x)).to(x.dtype)
-
-    def rows(self, key: str, n_inputs: int, data: Tensor, shared: Tensor) -> Tensor:
-        """What the device measures, which broadcasts over the rows."""
-        angles = (rows.numpy(force=True).astype(float).T for rows in (data, shared))  # rows last, where gates broadcast
-        return _gathered(self.node(program(key, n_inputs))(*angles), len(data)).to(data)
-
-    def __deepcopy__(self, memo: dict) -> "OnDevice":
-        return OnDevice(*self.given)  # a device that is no name is shared: not every one can be copied
-
-    def __reduce__(self) -> tuple[type["OnDevice"], tuple]:
-        try:
-            pickle.dumps(self.given)
-        except Exception as error:  # whatever a plugin holds
-            raise pickle.PicklingError(
-                f"the device {self.given[0]} cannot be pickled ({error}): give the layer its name, or save its state_dict()"
-            ) from error
-        return OnDevice, self.given
-
-
-def _gathered(values: Any, rows: int) -> Tensor:
-    """What a QNode returned, one measurement or several, as `(rows, n_outputs)`."""
-    listed = values if isinstance(values, (list, tuple)) else [values]
-    return torch.cat([torch.as_tensor(value).reshape(rows, -1) for value in listed], dim=-1)
-
-
-def engine_for(
-    simulator: str | Device, diff_method: str | None, n_qubits: int, shots: int, seed: int | None
-) -> tuple[Exact | Opaque, str]:
-    """The engine for the arguments of a layer, and how it is differentiated.
-
-    Raises:
-        ValueError: as the layers.
-    """
-    require_shots(shots, seed)
-    exact = simulator in ("statevector", "default.qubit") and not shots
-    diff_method = diff_method or ("backprop" if exact else "parameter-shift")
-    if diff_method == "backprop" and shots:
-        raise ValueError("shots leave nothing to go back through: use diff_method='parameter-shift'")
-    if simulator != "statevector":
-        return OnDevice(simulator, diff_method, n_qubits, shots, seed), diff_method
-    if diff_method not in ("backprop", "parameter-shift"):
-        raise ValueError(
-            f"the state vector has the methods 'backprop' and 'parameter-shift', got {diff_method!r}: that needs a "
-            "PennyLane device, e.g. simulator='lightning.qubit'"
-        )
-    return Exact() if diff_method == "backprop" else Sampled(shots, seed), diff_method
-
+from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, given
+from hqnn_utils.quantum.compilation import key_of, program
+from hqnn_utils.quantum.engines import Exact, Opaque, engine_for
+from hqnn_utils.quantum.inputs import one_dtype, require_sizes
+from hqnn_utils.quantum.tracing import Definition, Measure
 
 Initial = Callable[[Tensor], Any] | Mapping[str, Callable[[Tensor], Any] | Tensor] | None
 
@@ -219,7 +46,7 @@ class CircuitLayer(nn.Module):
     """Any quantum function of PennyLane as a layer: inputs and weights in, measurements out.
 
     The function is run once, by PennyLane; what it does is then computed by torch, on whole batches, fused
-    (`quantum.engine`). It may apply PennyLane's gates and templates, `qml.QubitUnitary` and state preparation, with any torch
+    (`quantum.fusion`). It may apply PennyLane's gates and templates, `qml.QubitUnitary` and state preparation, with any torch
     function between inputs, weights and angles.
 
     Args:
@@ -285,38 +112,33 @@ class CircuitLayer(nn.Module):
         self._draw(init_method)
 
     @classmethod
-    def from_qnode(cls, qnode: qml.QNode, weight_shapes: Mapping[str, Any], init_method: Initial = None) -> "CircuitLayer":
+    def from_qnode(
+        cls, qnode: qml.QNode, weight_shapes: Mapping[str, Any], init_method: Initial = None, *, input_arg: str = "inputs"
+    ) -> "CircuitLayer":
         """A layer from what `qml.qnn.TorchLayer` takes, with the same names of parameters: one line of a program changes.
 
         PennyLane's ideal simulators are replaced by the engine, which gives the same values; with shots it samples. Any other
         device is kept, and differentiated by its QNode's own method if that takes batches.
 
         Args:
-            qnode: a QNode with an argument `inputs`.
+            qnode: a QNode of an input and of weights, by name.
             weight_shapes, init_method: as for `TorchLayer`.
+            input_arg: the name of the input.
 
         Raises:
-            TypeError: a QNode without the argument `inputs`, or other arguments than `weight_shapes` names.
+            TypeError: a QNode without the argument `input_arg`, or without one that `weight_shapes` names.
+            ValueError: an argument that has no shape, an interface other than torch's, or several numbers of shots.
         """
-        arguments = inspect.signature(qnode.func).parameters
-        if missing := {"inputs", *weight_shapes} - set(arguments):
-            raise TypeError(
-                f"the QNode has no argument {sorted(missing)[0]!r}: it needs `inputs` and every name of weight_shapes"
-            )
-        named = {
-            name
-            for name, argument in arguments.items()
-            if argument.default is argument.empty and argument.kind is argument.POSITIONAL_OR_KEYWORD
-        }
-        if unknown := named - {"inputs", *weight_shapes}:
-            raise TypeError(f"weight_shapes has no shape for the argument {sorted(unknown)[0]!r} of the QNode")
+        _require_arguments(qnode.func, input_arg, weight_shapes)
+        if qnode.interface not in ("auto", "torch", "pytorch"):
+            raise ValueError(f"Invalid interface {qnode.interface!r} of the QNode: its layer is one of torch")
         if qnode.shots.has_partitioned_shots:
             raise ValueError(f"a QNode with several numbers of shots, {qnode.shots}, gives several results: give it one")
         device, shots = qnode.device, int(qnode.shots.total_shots or 0)
         ours = device.name == "default.qubit" or device.name.startswith("lightning.")
         method = None if ours or qnode.diff_method in ("best", "parameter-shift") else qnode.diff_method
         layer = cls.__new__(cls)
-        layer._begin(qnode.func, weight_shapes, None, device.wires or None, "inputs")
+        layer._begin(qnode.func, weight_shapes, None, device.wires or None, input_arg)
         layer.engine, layer.diff_method = engine_for(
             "statevector" if ours else device, method, len(device.wires or ()) or 1, shots, None
         )
@@ -356,6 +178,18 @@ class CircuitLayer(nn.Module):
         """PennyLane's device, or `None` where our own engine computes."""
         return self.engine.device
 
+    @property
+    def qnode(self) -> qml.QNode:
+        """The circuit and what it measures as PennyLane's QNode of an input and of the weights by name, as for `qml.draw`."""
+        circuit, _, measure, wires, _ = self.definition
+
+        @wraps(circuit)
+        def run(*inputs: Tensor, **arguments: Tensor) -> Any:
+            found = circuit(*inputs, **arguments)
+            return found if measure is None else measure()
+
+        return qml.QNode(run, self.device or qml.device("default.qubit", wires=wires))
+
     def forward(self, x: Float[Tensor, "*batch n"]) -> Inexact[Tensor, "..."]:
         if not torch.jit.is_tracing() and (not x.ndim or self.n_inputs not in (None, x.shape[-1])):
             wanted = "rows of inputs" if self.n_inputs is None else f"{self.n_inputs} angles a row"
@@ -385,9 +219,9 @@ class CircuitLayer(nn.Module):
         if (
             self.definition.measure is None
             and known.traced.returned is tuple
-            and len(set(known.sizes)) == 1 < len(known.sizes)
+            and len(set(known.measured.sizes)) == 1 < len(known.measured.sizes)
         ):
-            return torch.stack(found.split(known.sizes[0], dim=-1))
+            return torch.stack(found.split(known.measured.sizes[0], dim=-1))
         single = known.n_outputs == 1 and known.traced.returned not in (list, tuple)
         return found.squeeze(-1) if single else found
 
@@ -403,6 +237,25 @@ class CircuitLayer(nn.Module):
 @one_dtype
 def _computed(engine: Exact | Opaque, key: str, width: int, x: Tensor, *weights: Tensor) -> Tensor:
     return engine(key, width, x, *weights)
+
+
+def _require_arguments(function: Callable[..., Any], input_arg: str, shapes: Mapping[str, Any]) -> None:
+    """Refuse a function that does not take the input and the weights, and these alone, by name."""
+    arguments = inspect.signature(function).parameters.values()
+    kinds = {argument.kind for argument in arguments}
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        raise TypeError("Cannot have a variable number of positional arguments: input and weights are told by names")
+    if input_arg in shapes:
+        raise ValueError(f"the {input_arg} argument should not have its dimension in weight_shapes: the input brings its own")
+    missing = [name for name in (input_arg, *shapes) if name not in {argument.name for argument in arguments}]
+    if missing and inspect.Parameter.VAR_KEYWORD not in kinds:
+        raise TypeError(f"the QNode must include an argument with name {missing[0]!r}: input and weights are told by names")
+    for argument in arguments:
+        needed = argument.kind is not argument.VAR_KEYWORD and argument.default is argument.empty
+        if needed and argument.name not in (input_arg, *shapes):
+            raise ValueError(
+                f"Must specify a shape for every non-input parameter: {argument.name!r} has none in weight_shapes"
+            )
 
 
 def _shape(size: Any) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """The layered circuit as two functions of tensors: its states, and its expectation values.
 
-Both are the program of `circuits.layered` (`quantum.engine`). Derived in book/foundations/simulation.
+Both are the program of `circuits.layered` (`quantum.fusion`). Derived in book/foundations/simulation.
 """
 
 import pennylane as qml
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from hqnn_utils.quantum import circuits
 from hqnn_utils.quantum.circuits import cnot_pairs, given, layered
+from hqnn_utils.quantum.compilation import constant, key_of, ready
 from hqnn_utils.quantum.inputs import one_dtype
-from hqnn_utils.quantum.programs import Definition, constant, key_of, ready
+from hqnn_utils.quantum.tracing import Definition
 
 
 @one_dtype

@@ -212,6 +212,25 @@ def test_shots_are_alike_for_a_seed_and_differ_from_call_to_call(simulator):
     assert torch.equal(second(x), once) and not torch.equal(again, once)
 
 
+def variances():
+    return [qml.var(qml.Z(0) @ qml.Y(2)), qml.expval(qml.Z(1)), qml.var(0.3 * qml.Z(0) @ qml.Z(2) - 2 * qml.Y(1))]
+
+
+@pytest.mark.parametrize("way", ["shift rule", "default.qubit, shift rule", "lightning.qubit, shift rule"])
+def test_a_variance_has_a_value_by_every_engine_and_no_gradient_by_the_shift_rule(way):
+    layer, x = layer_of(variances, **WAYS[way]), numbers(3, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer_of(variances)(x))
+    with pytest.raises(ValueError, match="the shift rule does not hold for a variance"):
+        layer(x)
+
+
+def test_a_variance_of_shots_is_one_of_what_was_found():
+    layer, x = layer_of(variances, shots=10_000, seed=0), numbers(2, 2)
+    with torch.no_grad():
+        assert (layer(x) - layer_of(variances)(x)).abs().max() < 0.2
+
+
 # From PennyLane's TorchLayer
 
 
@@ -339,14 +358,62 @@ def test_noise_of_a_noisy_device_is_computed_by_it():
 @pytest.mark.parametrize(("shapes", "name"), [({"w": ()}, "inputs"), ({"w": (), "other": 2}, "inputs|other")])
 def test_a_qnode_without_the_arguments_is_refused_by_name(shapes, name):
     node = qml.QNode(lambda x, w: qml.expval(qml.Z(0)), qml.device("default.qubit", wires=1))
-    with pytest.raises(TypeError, match=f"the QNode has no argument '({name})'"):
+    with pytest.raises(TypeError, match=f"the QNode must include an argument with name '({name})'"):
         CircuitLayer.from_qnode(node, shapes)
 
 
 def test_an_argument_without_a_shape_is_refused_by_name():
     node = qnode_by_dots(qml.device("default.qubit", wires=2))
-    with pytest.raises((TypeError, ValueError), match="phase"):
+    with pytest.raises(ValueError, match="Must specify a shape for every non-input parameter: 'phase' has none"):
         CircuitLayer.from_qnode(node, {"weights": (2, 2, 3)})
+
+
+def node_of(function, **options) -> qml.QNode:
+    return qml.QNode(function, qml.device("default.qubit", wires=2), **options)
+
+
+def by_keywords(inputs, **weights):
+    qml.AngleEmbedding(inputs, range(2))
+    qml.CRX(weights["w"], [0, 1])
+    return qml.expval(qml.Z(1))
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (by_keywords, {}),
+        (lambda w, features: by_keywords(features, w=w), {"input_arg": "features"}),
+        (lambda w, inputs=None: by_keywords(inputs, w=w), {}),
+        (lambda inputs, w, unused=2: by_keywords(inputs, w=w), {}),
+    ],
+    ids=["keywords", "another name of the input", "a default input", "an argument with a default"],
+)
+def test_a_qnode_takes_its_arguments_by_name(function, options):
+    layer, x = CircuitLayer.from_qnode(node_of(function), {"w": ()}, **options).double(), numbers(3, 2)
+    torch.testing.assert_close(layer(x), node_of(by_keywords)(x, w=layer.w))
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "shapes", "kind", "sentence"),
+    [
+        (lambda inputs, *more: qml.expval(qml.Z(0)), {}, {}, TypeError, "Cannot have a variable number of positional"),
+        (by_keywords, {}, {"inputs": 2}, ValueError, "the inputs argument should not have its dimension in weight_shapes"),
+        (by_keywords, {"interface": "jax"}, {"w": ()}, ValueError, "Invalid interface 'jax' of the QNode"),
+    ],
+)
+def test_what_is_no_qnode_of_an_input_and_weights_in_torch_is_refused(function, options, shapes, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        CircuitLayer.from_qnode(node_of(function, **options), shapes)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: layer_of(), lambda: CircuitLayer.from_qnode(node_of(by_keywords), {"w": ()}).double()]
+)
+def test_a_layer_has_a_qnode_of_the_same_values_to_be_drawn(make):
+    layer, x = make(), numbers(2)
+    found = layer.qnode(x, **dict(layer.named_parameters()))
+    torch.testing.assert_close(layer(x), torch.stack(found) if isinstance(found, (list, tuple)) else found)
+    assert "RX" in qml.draw(layer.qnode)(x, **dict(layer.named_parameters()))
 
 
 def test_a_layer_by_default_measures_z_of_every_qubit():

@@ -23,7 +23,7 @@ from torch.func import functional_call
 from hqnn_utils.checks import NotFinite
 from hqnn_utils.learning.models import BinaryClassifier
 from hqnn_utils.learning.training import Ensemble, fit
-from hqnn_utils.quantum import engine
+from hqnn_utils.quantum import fusion
 from hqnn_utils.quantum.circuits import ENTANGLERS, expval_z, h_ry, layered, qnode, reuploading
 from hqnn_utils.quantum.layers import QuantumActivation, QuantumLayer, ReuploadingLayer, ScrambledLayer
 
@@ -259,7 +259,7 @@ def test_without_an_entangler_an_output_depends_on_its_own_input_alone():
 @mappable
 @pytest.mark.parametrize("as_matrix", [True, False], ids=["matrix", "blocks"])
 def test_stacked_layers_under_vmap_are_a_loop_in_value_and_gradient(way, as_matrix, monkeypatch):
-    monkeypatch.setattr(engine, "WHOLE_WIRES", 6 if as_matrix else 0)
+    monkeypatch.setattr(fusion, "WHOLE_WIRES", 6 if as_matrix else 0)
     ensemble = Ensemble(lambda: QuantumLayer(3, 2, **WAYS[way]).double(), seeds=range(4))
     theta, x = ensemble.parameters["theta"], angles(4, 5, 3).requires_grad_()
     with torch.no_grad():

@@ -18,22 +18,22 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hqnn_utils.quantum import circuits, engine, programs, statevector
+from hqnn_utils.quantum import circuits, compilation, fusion, programs, statevector
 from hqnn_utils.quantum.circuits import ENTANGLERS, layered, qnode
 
 
 def forget() -> None:
     """Programs as if the process had just started."""
-    for name in ("_program", "program", "pools", "ready", "ready_separate"):
-        getattr(programs, name).cache_clear()
+    for name in ("_program", "program", "sources", "ready", "ready_separate"):
+        getattr(compilation, name).cache_clear()
 
 
 @contextmanager
 def path(block_qubits: int | None) -> Iterator[None]:
     """One path at every width: blocks of so many qubits, or with `None` one matrix."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "WHOLE_WIRES", 99 if block_qubits is None else 0)
-        patch.setattr(engine, "BLOCK_WIRES", block_qubits or 5)
+        patch.setattr(fusion, "WHOLE_WIRES", 99 if block_qubits is None else 0)
+        patch.setattr(fusion, "BLOCK_WIRES", block_qubits or 5)
         forget()
         try:
             yield
@@ -71,7 +71,7 @@ def circuit(n: int, depth: int, *batch: int, seed: int = 0, dtype=torch.float64)
 
 def program(n: int, depth: int, entangler: str = "ring") -> programs.Program:
     """What `statevector.expval_z` computes."""
-    return programs.program(statevector._key(n, depth, entangler, False), n)
+    return compilation.program(statevector._key(n, depth, entangler, False), n)
 
 
 def pennylane(x, theta, entangler="ring"):
@@ -104,7 +104,7 @@ def test_values_and_gradients_are_pennylanes(entangler, n, depth, seed):
 
 @every_entangler
 @few(6)
-@given(n=st.integers(1, engine.WHOLE_WIRES), depth=st.integers(0, 6), seed=seeds)
+@given(n=st.integers(1, fusion.WHOLE_WIRES), depth=st.integers(0, 6), seed=seeds)
 def test_values_and_gradients_from_one_matrix_are_pennylanes(entangler, n, depth, seed):
     assert_equal_to_pennylane(forced(None), *circuit(n, depth, 2, seed=seed), entangler)
 
@@ -123,7 +123,7 @@ def test_the_smallest_circuits_are_pennylanes(block_qubits, entangler, n):
     assert_equal_to_pennylane(forced(block_qubits), *circuit(n, 3, 2), entangler)
 
 
-@pytest.mark.parametrize("n", [engine.WHOLE_WIRES, engine.WHOLE_WIRES + 1, 2 * engine.BLOCK_WIRES + 1])
+@pytest.mark.parametrize("n", [fusion.WHOLE_WIRES, fusion.WHOLE_WIRES + 1, 2 * fusion.BLOCK_WIRES + 1])
 def test_values_and_gradients_are_pennylanes_where_the_path_or_the_number_of_blocks_changes(n):
     assert_equal_to_pennylane(statevector.expval_z, *circuit(n, 2, 2), "ring")
 
@@ -140,8 +140,8 @@ def test_all_layers_are_one_table_as_long_as_that_is_small_and_no_table_is_large
     plan = program(n, depth).plan
     parts = [part for group in plan.groups for part in group]
     angles = [0 if part.features is None else part.features.frequencies.shape[0] for part in parts]
-    assert all(m <= engine.TABLE_ANGLES for m in angles)
-    if n <= engine.WHOLE_WIRES and 0 < depth * n <= engine.TABLE_ANGLES:
+    assert all(m <= fusion.TABLE_ANGLES for m in angles)
+    if n <= fusion.WHOLE_WIRES and 0 < depth * n <= fusion.TABLE_ANGLES:
         assert [part.parts for part in parts] == [1] and angles == [depth * n]
 
 
@@ -162,7 +162,7 @@ def test_values_and_gradients_keep_the_dtype(block_qubits, depth, dtype):
 
 @every_path
 @few(4)
-@given(n=st.integers(1, engine.WHOLE_WIRES), depth=st.integers(0, 6), seed=seeds)
+@given(n=st.integers(1, fusion.WHOLE_WIRES), depth=st.integers(0, 6), seed=seeds)
 def test_float32_is_good_to_five_places(block_qubits, n, depth, seed):
     single = circuit(n, depth, 4, seed=seed, dtype=torch.float32)
     exact = [angles.detach().double().requires_grad_() for angles in single]
@@ -327,9 +327,9 @@ def test_a_circuit_is_traced_and_compiled_once_for_each_width_and_dtype(fresh_ta
     def noted(notes, function):
         return lambda *arguments, **options: notes.append(arguments) or function(*arguments, **options)
 
-    monkeypatch.setattr(programs, "trace", noted(traced, programs.trace))
-    monkeypatch.setattr(programs, "Plan", noted(compiled, engine.Plan))
-    monkeypatch.setattr(engine.Plan, "tensors", noted(converted, engine.Plan.tensors))
+    monkeypatch.setattr(compilation, "trace", noted(traced, compilation.trace))
+    monkeypatch.setattr(programs, "Plan", noted(compiled, fusion.Plan))
+    monkeypatch.setattr(fusion.Plan, "tensors", noted(converted, fusion.Plan.tensors))
     for dtype in (torch.float32, torch.float64) * 3:
         for batch in (1, 2, 5):
             statevector.expval_z(*circuit(7, 2, batch, dtype=dtype))
@@ -459,7 +459,7 @@ def test_small_circuits_do_not_wait_for_the_question_how_much_memory_is_free(mon
 def measured_z(psi: torch.Tensor, shots: int = 0, seed: int = 0) -> torch.Tensor:
     """⟨Z⟩ of every qubit of given states, or the means of so many measurements."""
     n = psi.shape[-1].bit_length() - 1
-    of = programs.ready(statevector._key(n, 0, "none", False), n, psi.real.dtype, psi.device).readout
+    of = compilation.ready(statevector._key(n, 0, "none", False), n, psi.real.dtype, psi.device).readout
     return of.means(psi, shots, torch.Generator().manual_seed(seed)) if shots else of.exactly(psi)
 
 
