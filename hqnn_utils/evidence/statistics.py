@@ -153,7 +153,8 @@ def images_needed(gain: float, discordant: float, power: float = 0.8, level: flo
         power: chance to see the difference, in (1 - level, 1).
         level: of confidence, in (0, 1): seen means p < 1 - level. Any argument out of its range is a ValueError.
 
-    Source: Connor 1987, by statsmodels; continuity correction of Fleiss, Levin, Paik 2003. Used in book/evidence/printed_numbers.
+    Source: Connor 1987, by statsmodels; continuity correction of Fleiss, Levin, Paik 2003. Used in
+    book/evidence/printed_numbers.
     """
     if not 0 < gain <= discordant <= 1:
         raise ValueError(f"gain must be in (0, discordant] and discordant in (0, 1], got {gain} and {discordant}")
