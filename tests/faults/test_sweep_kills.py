@@ -78,7 +78,7 @@ def victim(kind: str, sweep: subprocess.Popen, book: Path) -> int | None:
 
 def finished(book: Path) -> dict[str, int]:
     """The notebooks that count, and when each was written."""
-    return {path.name: path.stat().st_mtime_ns for path in (book / "out").glob("*.ipynb") if ".failed" not in path.name}
+    return {path.name: path.stat().st_mtime_ns for path in (book / "out").glob("[!.]*.ipynb") if ".failed" not in path.name}
 
 
 def table(folder: Path) -> list:
