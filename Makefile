@@ -71,8 +71,8 @@ numbers: $(READY)  ## write the recorded numbers into the sentences of all pages
 
 results: $(READY)  ## run the sweeps of data/sweeps and renew the tables under data/results that chapters read
 	for file in data/sweeps/*.toml; do name=$$(basename $$file .toml); $(BIN)/hqnn sweep $$file && \
-	  $(BIN)/hqnn results runs/$$name --output data/results/$$name.csv || exit 1; done
-	$(BIN)/hqnn results runs/depth --group-by depth,entangler,of_dataset --metric ent \
+	  $(BIN)/hqnn results runs/$$name --wide --output data/results/$$name.csv || exit 1; done
+	$(BIN)/hqnn results runs/depth --group-by depth,entangler,dataset --metric gain_ent_classical \
 	  --output book/guide/depth_means.csv --plot book/guide/depth.svg
 
 bench: $(READY)  ## time the quantum layer against other systems

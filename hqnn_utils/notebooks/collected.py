@@ -185,7 +185,8 @@ def committed(name: str) -> pd.DataFrame:
     made, and is refused where these are others, so that no page quotes numbers that its own code would not give.
 
     Args:
-        name: of the table, e.g. `"depth"` for `data/results/depth.csv`, which `data/sweeps/depth.toml` describes.
+        name: of the table, e.g. `"depth"` for `data/results/depth.csv`, which `data/sweeps/depth.toml` describes. It has one
+            row a run, as of `wide`.
 
     Raises:
         ChapterError: there is none, or it does not fit; names the command that renews it.
@@ -194,10 +195,10 @@ def committed(name: str) -> pd.DataFrame:
     renewing = "`make results` in a checkout of the book renews it"
     if not path.is_file():
         raise ChapterError(f"there is no table {path}: {renewing}")
-    table = pd.read_csv(path, dtype={"data": str, "run": str, "of_seed": "Int64"})
+    table = pd.read_csv(path, dtype={"data": str, "run": str})
     if others := {str(old) for old in table["hqnn-utils"]} - {here}:
         raise ChapterError(f"the table {name} is of version {', '.join(others)} of the package, this is {here}: {renewing}")
-    runs = table.drop_duplicates("run").drop(columns=[*OF_RESULT, "wall_time_s", "date", "error"]).astype(object)
+    runs = table.drop_duplicates("run").drop(columns=["wall_time_s", "date", "error"]).astype(object)
     for row in runs.where(runs.notna(), "").to_dict("records"):
         words = {column: str(value).split(", ") for column, value in row.items()}
         if origins.data(words) != row["data"]:
