@@ -18,9 +18,9 @@ from time import perf_counter
 
 import click
 
-from hqnn_utils.notebooks import collected, engines
-from hqnn_utils.notebooks.jobs import Outcome
-from hqnn_utils.notebooks.sweeps import Run, Sweep
+from hqnn_utils.sweeps import collected, engines
+from hqnn_utils.sweeps.description import Run, Sweep
+from hqnn_utils.sweeps.jobs import Outcome
 
 HERE = Path(__file__).parent
 CELLS = """theta: float = 0.1  # angle, in [0, 10]

@@ -119,17 +119,17 @@ def sweep(
     dry_run: bool,
 ) -> None:
     """Execute the runs that FILE describes, a sweep in TOML; started again, it goes on where it stopped."""
-    from hqnn_utils.notebooks import engines, sweeps
     from hqnn_utils.notebooks.limits import Limits
+    from hqnn_utils.sweeps import description, engines
 
-    described = sweeps.Sweep.read(file)
+    described = description.Sweep.read(file)
     described = replace(described, output=output or described.output)
     click.echo(engines.plan(described, workers), err=True)
     if dry_run:
         return
     executor = None
     if on == "slurm":
-        from hqnn_utils.notebooks.slurm import Slurm
+        from hqnn_utils.sweeps.slurm import Slurm
 
         executor = Slurm(**dict(given))
     limits = Limits(cell_timeout, run_timeout, memory)
@@ -150,7 +150,8 @@ def sweep(
 def results_(place: str, wide: bool, output: Path | None, by: str, metric: str, plot: Path | None) -> None:
     """Make one table of the runs in the folder or URL PLACE; without --output it is printed as CSV."""
     from hqnn_utils.evidence.statistics import mean_interval
-    from hqnn_utils.notebooks import averages, collected, figures
+    from hqnn_utils.notebooks import figures
+    from hqnn_utils.sweeps import averages, collected
 
     if bool(by or plot) > bool(metric):
         raise Refusal("which result? Name it with --metric", 2)

@@ -224,7 +224,7 @@ class Seen(NamedTuple):
     """The angle, matrix or state that is a tensor."""
 
 
-class Run:
+class Recording:
     """A run of a circuit: its gates, in the elementary ones, and its measurements."""
 
     def __init__(self, definition: Definition, x: Tensor, weights: Sequence[Tensor]):
@@ -321,12 +321,12 @@ def drawn(definition: Definition, n_inputs: int, seed: int, low: float = 0, high
     return [low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
-def _graph(definition: Definition, arguments: list[Tensor], by_batch: bool) -> tuple[GraphModule, Run]:
+def _graph(definition: Definition, arguments: list[Tensor], by_batch: bool) -> tuple[GraphModule, Recording]:
     """The graph from a row of inputs and all weights to what depends on them, and the run in which it was seen."""
-    runs: list[Run] = []
+    runs: list[Recording] = []
 
     def values(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        runs.append(Run(definition, x.unsqueeze(0) if by_batch else x, weights))
+        runs.append(Recording(definition, x.unsqueeze(0) if by_batch else x, weights))
         return runs[-1].values()
 
     graph = make_fx(torch.func.functionalize(values))(*arguments)
@@ -337,7 +337,7 @@ def _graph(definition: Definition, arguments: list[Tensor], by_batch: bool) -> t
     return graph, runs[-1]
 
 
-def _watched(definition: Definition, arguments: list[Tensor]) -> tuple[GraphModule, Run, bool]:
+def _watched(definition: Definition, arguments: list[Tensor]) -> tuple[GraphModule, Recording, bool]:
     """Graph and run of a function of rows, or of batches only."""
     try:
         return *_graph(definition, arguments, False), False
@@ -378,7 +378,7 @@ def trace(definition: Definition, n_inputs: int) -> Traced:
     return Traced(run.wires, gates, found.sources, run.measurements, run.returned, by_batch)
 
 
-def _placed(run: Run, found: Analysis, values: Sequence[Tensor]) -> Iterator[Gate]:
+def _placed(run: Recording, found: Analysis, values: Sequence[Tensor]) -> Iterator[Gate]:
     """The gates that were seen, each with its place in a pool."""
     results = iter(range(len(values)))
     for gate in run.gates:

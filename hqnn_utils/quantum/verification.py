@@ -16,7 +16,7 @@ from pennylane.operation import Operator
 from hqnn_utils.quantum import tracing
 from hqnn_utils.quantum.angles import CircuitAngles
 from hqnn_utils.quantum.matrices import embedded, word_matrix
-from hqnn_utils.quantum.tracing import Definition, Fixed, Gate, Noise, Refused, Rotation, Run, Seen, Traced
+from hqnn_utils.quantum.tracing import Definition, Fixed, Gate, Noise, Recording, Refused, Rotation, Seen, Traced
 
 RANGES = (0.0, 1.0), (-pi, pi)
 """Between which inputs and weights are drawn: as for the trace, where any function of them may be defined, and anywhere."""
@@ -30,7 +30,7 @@ def verify(traced: Traced, definition: Definition, n_inputs: int) -> None:
     """
     for seed, (low, high) in enumerate(RANGES, 2):
         x, *weights = tracing.drawn(definition, n_inputs, seed, low, high)
-        run = Run(definition, x.unsqueeze(0) if traced.by_batch else x, weights)
+        run = Recording(definition, x.unsqueeze(0) if traced.by_batch else x, weights)
         angles = traced.sources.angles(x.unsqueeze(0), weights)
         different = next(_differences(traced, run, angles), None)
         if different is not None:

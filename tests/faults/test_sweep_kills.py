@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hqnn_utils.notebooks import collected
+from hqnn_utils.sweeps import collected
 
 KILLS = int(os.environ.get("HQNN_KILLS", "3"))
 HQNN = Path(sys.executable).parent / "hqnn"

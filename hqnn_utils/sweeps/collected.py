@@ -22,8 +22,9 @@ import pandas as pd
 
 from hqnn_utils import files
 from hqnn_utils.errors import ChapterError
-from hqnn_utils.notebooks import origins, results
-from hqnn_utils.notebooks.stores import INDEX, Store
+from hqnn_utils.notebooks import results
+from hqnn_utils.sweeps import origins
+from hqnn_utils.sweeps.stores import INDEX, Store
 
 OF_RESULT = ["of_dataset", "quantity", "result", "of_seed", "value", "text", "unit", "tolerance"]
 FAILED = ".failed.ipynb"

@@ -11,7 +11,8 @@ import pytest
 
 from hqnn_utils.errors import ChapterError
 from hqnn_utils.evidence.statistics import mean_interval
-from hqnn_utils.notebooks import averages, collected, origins, results
+from hqnn_utils.notebooks import results
+from hqnn_utils.sweeps import averages, collected, origins
 
 RECORDED = {name: version(name) for name in results.RECORDED}
 

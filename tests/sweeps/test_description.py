@@ -7,8 +7,9 @@ import nbformat
 import pytest
 
 from hqnn_utils.errors import ChapterError, SweepError
-from hqnn_utils.notebooks import origins, runs
-from hqnn_utils.notebooks.sweeps import Sweep, expected_seconds
+from hqnn_utils.notebooks import runs
+from hqnn_utils.sweeps import origins
+from hqnn_utils.sweeps.description import Sweep, expected_seconds
 
 PARAMETERS = """
 depth: int = 2  # layers, in [1, 8]

@@ -15,10 +15,11 @@ import psutil
 import pytest
 
 from hqnn_utils.errors import SweepError
-from hqnn_utils.notebooks import collected, engines, kernels
-from hqnn_utils.notebooks.slurm import Slurm
-from hqnn_utils.notebooks.stores import Store
-from hqnn_utils.notebooks.sweeps import Sweep
+from hqnn_utils.notebooks import kernels
+from hqnn_utils.sweeps import collected, engines
+from hqnn_utils.sweeps.description import Sweep
+from hqnn_utils.sweeps.slurm import Slurm
+from hqnn_utils.sweeps.stores import Store
 
 PARAMETERS = "where: str = ''  # in {*}\nx: int = 0  # in [0, 99]\nnap: float = 0.0  # s, in [0, 60]"
 CELLS = (
@@ -189,7 +190,7 @@ def test_a_scheduler_that_cannot_be_reached_is_refused_in_seconds(monkeypatch, t
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr("hqnn_utils.notebooks.slurm.PATIENCE", 0.5)
+    monkeypatch.setattr("hqnn_utils.sweeps.slurm.PATIENCE", 0.5)
     started = time.monotonic()
     with pytest.raises(SweepError, match=r"cannot be reached: no answer within 0\.5 s; nothing was submitted"):
         Slurm(tmp_path)

@@ -6,8 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hqnn_utils.notebooks.jobs import Outcome
-from hqnn_utils.notebooks.sweeps import Run, told
+from hqnn_utils.sweeps.description import Run, told
+from hqnn_utils.sweeps.jobs import Outcome
 
 
 class Progress:

@@ -1,7 +1,7 @@
 """Executes a sweep: by processes of this machine, or by any `concurrent.futures.Executor`, which may be a cluster's.
 
     engines.run(Sweep.read(Path("depth.toml")))                                       # this machine
-    engines.run(sweep, Slurm(timeout_min=60))                                         # notebooks.slurm
+    engines.run(sweep, Slurm(timeout_min=60))                                         # sweeps.slurm
     engines.run(sweep, dask.distributed.Client("tcp://…").get_executor())             # Dask, Kubernetes, a cloud
 
 A run is finished when its executed notebook is in its place, `NAME.ipynb`; it is never executed again. What failed is kept as
@@ -17,13 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hqnn_utils.errors import ChapterError, SweepError
-from hqnn_utils.notebooks import origins, runs
-from hqnn_utils.notebooks.jobs import Job, Outcome, execution, perform
+from hqnn_utils.notebooks import runs
 from hqnn_utils.notebooks.limits import Limits
-from hqnn_utils.notebooks.progress import Progress, duration
-from hqnn_utils.notebooks.stores import INDEX, Store
-from hqnn_utils.notebooks.sweeps import Run, Sweep, expected_seconds
-from hqnn_utils.notebooks.workers import Workers
+from hqnn_utils.sweeps import origins
+from hqnn_utils.sweeps.description import Run, Sweep, expected_seconds
+from hqnn_utils.sweeps.jobs import Job, Outcome, execution, perform
+from hqnn_utils.sweeps.progress import Progress, duration
+from hqnn_utils.sweeps.stores import INDEX, Store
+from hqnn_utils.sweeps.workers import Workers
 
 
 @dataclass

@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from hqnn_utils.errors import SweepError
-from hqnn_utils.notebooks import origins, parameters, results, runs, samples
+from hqnn_utils.notebooks import parameters, results, runs
 from hqnn_utils.notebooks.parameters import Parameter, ParameterError
+from hqnn_utils.sweeps import origins, samples
 
 KEYS = ("chapter", "fixed", "grid", "list", "sample", "seeds", "output")
 SEEDING = ("seed", "first_seed", "seeds")

@@ -17,12 +17,13 @@ import pytest
 
 from hqnn_utils import files
 from hqnn_utils.errors import SweepError
-from hqnn_utils.notebooks import collected, engines, jobs, kernels, results
+from hqnn_utils.notebooks import kernels, results
 from hqnn_utils.notebooks.limits import Limits
-from hqnn_utils.notebooks.progress import Progress, duration
-from hqnn_utils.notebooks.stores import Store
-from hqnn_utils.notebooks.sweeps import Sweep
-from hqnn_utils.notebooks.workers import WorkerDied, Workers
+from hqnn_utils.sweeps import collected, engines, jobs
+from hqnn_utils.sweeps.description import Sweep
+from hqnn_utils.sweeps.progress import Progress, duration
+from hqnn_utils.sweeps.stores import Store
+from hqnn_utils.sweeps.workers import WorkerDied, Workers
 
 PARAMETERS = """
 where: str = ""  # folder in which each execution leaves a mark, in {*}
@@ -284,7 +285,7 @@ def test_a_worker_that_is_killed_at_work_ends_at_once():
 
 
 def test_no_worker_outlives_a_killed_sweep():
-    program = "import time; from hqnn_utils.notebooks.workers import Workers; import os; e = Workers(1); " + (
+    program = "import time; from hqnn_utils.sweeps.workers import Workers; import os; e = Workers(1); " + (
         "print(e.submit(os.getpid).result(), flush=True); e.submit(time.sleep, 60); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:

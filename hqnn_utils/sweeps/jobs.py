@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from hqnn_utils.errors import ChapterError, SweepError
-from hqnn_utils.notebooks import kernels, origins, parameters, results, runs
+from hqnn_utils.notebooks import kernels, parameters, results, runs
 from hqnn_utils.notebooks.limits import Limits
-from hqnn_utils.notebooks.stores import Store
-from hqnn_utils.notebooks.sweeps import Run
+from hqnn_utils.sweeps import origins
+from hqnn_utils.sweeps.description import Run
+from hqnn_utils.sweeps.stores import Store
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from threading import Thread
 from typing import Any
 
 from hqnn_utils.errors import SweepError
-from hqnn_utils.notebooks.workers import WorkerDied
+from hqnn_utils.sweeps.workers import WorkerDied
 
 PATIENCE = 5.0
 """Seconds for the scheduler's answer."""

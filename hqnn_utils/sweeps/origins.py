@@ -19,9 +19,8 @@ from hqnn_utils.files import read_notebook
 DIGITS = 16
 """Of a name, hexadecimal."""
 
-AROUND = ("averages", "collected", "engines", "jobs", "progress", "samples", "slurm", "stores", "sweeps", "workers")
-NO_PART = {"cli", *(f"notebooks/{module}" for module in AROUND)}
-"""Modules that start runs, or read them, and take no part in one."""
+NO_PART = "cli", "sweeps/"
+"""Modules that start runs, or read them, and take no part in one: how their names begin."""
 
 
 def name(chapter: str, in_force: Mapping[str, object]) -> str:
@@ -60,7 +59,8 @@ def package() -> str:
     """A checksum of what the package's code says."""
     sources = sorted(path for path in files.PACKAGE.rglob("*.py") if files.PACKAGE / "shipped" not in path.parents)
     named = {path.relative_to(files.PACKAGE).with_suffix("").as_posix(): path for path in sources}
-    return _digest({name: _said(path.read_text(encoding="utf-8")) for name, path in named.items() if name not in NO_PART})
+    taking_part = {name: path for name, path in named.items() if not name.startswith(NO_PART)}
+    return _digest({name: _said(path.read_text(encoding="utf-8")) for name, path in taking_part.items()})
 
 
 def _said(source: str) -> str:

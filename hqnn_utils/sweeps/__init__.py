@@ -1,0 +1,1 @@
+"""Many runs of one chapter: described, executed anywhere, and read back as one table."""
