@@ -42,7 +42,7 @@ def verify(traced: Traced, definition: Definition, n_inputs: int) -> None:
         _verify_matrix(op)
 
 
-def _differences(traced: Traced, run: Run, angles: CircuitAngles) -> Iterator[str]:
+def _differences(traced: Traced, run: Recording, angles: CircuitAngles) -> Iterator[str]:
     if len(run.gates) != len(traced.gates) or run.returned != traced.returned:
         yield "circuit"
     for gate, again in zip(traced.gates, run.gates, strict=False):
