@@ -166,6 +166,53 @@ def images_needed(gain: float, discordant: float, power: float = 0.8, level: flo
     return int(np.ceil((differing + 1 / beyond) / discordant))
 
 
+def mcnemar_power(images: int, gain: float, discordant: float, level: float = 0.95) -> float:
+    """Chance that `mcnemar` sees on so many test images that one classifier is better, computed and not approximated.
+
+    Of the images D ~ Binomial(images, discordant) are right with one classifier alone, and of these the better one has
+    Binomial(D, ½ + gain / (2 discordant)). The test is exact, so for each D it is known which of these counts it sees.
+
+    Args:
+        images: of the test set, a whole number of at least 1.
+        gain, discordant: as for `images_needed`; a gain of 0 gives the chance of a false alarm, which is below 1 - level.
+        level: of confidence, in (0, 1): seen means p < 1 - level. Any argument out of its range is a ValueError.
+
+    Returns:
+        a probability in [0, 1].
+
+    Source: Duffy 1984, exact unconditional power of McNemar's test; tested against simulated answers.
+    """
+    _check_counts(images)
+    _check_level(level)
+    if not 0 <= gain <= discordant <= 1 or discordant == 0:
+        raise ValueError(f"gain must be in [0, discordant] and discordant in (0, 1], got {gain} and {discordant}")
+    differing = np.arange(int(images) + 1)
+    most = stats.binom.ppf((1 - level) / 2, differing, 0.5)  # as few as this on one side are not yet seen; fewer are
+    better = min(1.0, 0.5 + gain / (2 * discordant))
+    seen = stats.binom.cdf(most - 1, differing, better) + stats.binom.sf(differing - most, differing, better)
+    return float(stats.binom.pmf(differing, int(images), discordant) @ seen)
+
+
+def images_for_power(gain: float, discordant: float, power: float = 0.8, level: float = 0.95) -> int:
+    """How many test images `mcnemar` needs, by its exact power: enough, where one image fewer would not be.
+
+    More images mean more power but for small teeth, since counts are whole: a somewhat smaller number may do as well.
+
+    Args, errors and purpose as for `images_needed`, which approximates.
+    """
+    enough = images_needed(gain, discordant, power, level)
+    while mcnemar_power(enough, gain, discordant, level) < power:
+        enough *= 2
+    short = 0
+    while enough - short > 1:
+        middle = (enough + short) // 2
+        if mcnemar_power(middle, gain, discordant, level) < power:
+            short = middle
+        else:
+            enough = middle
+    return enough
+
+
 def crossed_interval(
     values: Real[ndarray, "seeds images"], level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:

@@ -19,9 +19,11 @@ from hqnn_utils.evidence.statistics import (
     best_of,
     crossed_interval,
     equivalence,
+    images_for_power,
     images_needed,
     judged,
     mcnemar,
+    mcnemar_power,
     mean_interval,
     possible_pvalues,
     run_interval,
@@ -268,6 +270,51 @@ def test_as_many_images_as_needed_show_the_gain_as_often_as_asked(gain, discorda
     only_first, only_second, _ = np.random.default_rng(0).multinomial(images, shares, size=20_000).T
     pvalues = 2 * stats.binom.cdf(np.minimum(only_first, only_second), only_first + only_second, 0.5)
     assert np.mean(pvalues < 1 - level) == pytest.approx(power, abs=0.02)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize(
+    ("images", "gain", "discordant"), [(34, 0.03, 0.1), (153, 0.02, 0.04), (400, 0.04, 0.2), (9, 0.5, 0.5)]
+)
+def test_exact_power_is_the_share_of_simulated_test_sets_that_the_test_sees_through(images, gain, discordant, level):
+    runs = 50_000
+    shares = [(discordant - gain) / 2, (discordant + gain) / 2, 1 - discordant]
+    only_first, only_second, _ = np.random.default_rng(0).multinomial(images, shares, size=runs).T
+    pvalues = 2 * stats.binom.cdf(np.minimum(only_first, only_second), only_first + only_second, 0.5)
+    power = mcnemar_power(images, gain, discordant, level)
+    assert np.mean(pvalues < 1 - level) == pytest.approx(power, abs=4 * np.sqrt(0.25 / runs))
+
+
+@given(st.integers(1, 8), st.floats(0.01, 1), st.floats(0, 1), st.sampled_from([0.5, 0.75, 0.8, 0.9, 0.9375, 0.95]))
+def test_exact_power_is_the_sum_over_all_answers_of_those_that_mcnemar_sees(images, discordant, share, level):
+    """Every number of images that one classifier alone has right, tested by `mcnemar` itself."""
+    gain, total = share * discordant, 0.0
+    for first in range(images + 1):
+        for second in range(images + 1 - first):
+            right = np.arange(first + second) < first
+            if not first + second or mcnemar(right, ~right) >= 1 - level:
+                continue
+            shares = [(discordant - gain) / 2, (discordant + gain) / 2, 1 - discordant]
+            total += stats.multinomial.pmf([first, second, images - first - second], images, np.maximum(shares, 0))
+    assert mcnemar_power(images, gain, discordant, level) == pytest.approx(total, abs=1e-6)
+
+
+@given(st.integers(1, 300), st.floats(0.01, 1), st.floats(0.5, 0.99))
+def test_where_there_is_nothing_to_see_power_is_a_false_alarm_and_rare_enough(images, discordant, level):
+    assert mcnemar_power(images, 0.0, discordant, level) <= 1 - level + 1e-9
+
+
+@pytest.mark.parametrize(("gain", "discordant"), [(0.0065, 0.04), (0.0294, 0.06), (0.05, 0.1), (0.4, 0.5), (1.0, 1.0)])
+def test_one_image_fewer_than_the_exact_power_asks_for_is_too_few(gain, discordant):
+    images = images_for_power(gain, discordant)
+    assert mcnemar_power(images, gain, discordant) >= 0.8 > mcnemar_power(images - 1, gain, discordant)
+    assert images == pytest.approx(images_needed(gain, discordant), rel=0.15), "the approximation is near"
+
+
+@pytest.mark.parametrize("arguments", [(0, 0.1, 0.2), (10, 0.3, 0.2), (10, -0.1, 0.2), (10, 0.0, 0.0), (10, 0.1, 1.1)])
+def test_exact_power_takes_images_and_shares(arguments):
+    with pytest.raises(ValueError, match="got"):
+        mcnemar_power(*arguments)
 
 
 def test_six_images_are_needed_where_each_of_them_speaks_for_the_same_side():
