@@ -153,8 +153,7 @@ def images_needed(gain: float, discordant: float, power: float = 0.8, level: flo
         power: chance to see the difference, in (1 - level, 1).
         level: of confidence, in (0, 1): seen means p < 1 - level. Any argument out of its range is a ValueError.
 
-    Source: Connor 1987, by statsmodels; continuity correction of Fleiss, Levin, Paik 2003. Used in
-    book/evidence/printed_numbers.
+    Source: Connor 1987, by statsmodels; continuity correction of Fleiss, Levin, Paik 2003.
     """
     if not 0 < gain <= discordant <= 1:
         raise ValueError(f"gain must be in (0, discordant] and discordant in (0, 1], got {gain} and {discordant}")
@@ -198,7 +197,7 @@ def images_for_power(gain: float, discordant: float, power: float = 0.8, level: 
 
     More images mean more power but for small teeth, since counts are whole: a somewhat smaller number may do as well.
 
-    Args, errors and purpose as for `images_needed`, which approximates.
+    Args, errors and purpose as for `images_needed`, which approximates. Used in book/evidence/printed_numbers.
     """
     enough = images_needed(gain, discordant, power, level)
     while mcnemar_power(enough, gain, discordant, level) < power:
