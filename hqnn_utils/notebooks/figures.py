@@ -259,8 +259,9 @@ def seed_dots(
     for label, value in (marks or {}).items():
         axes.axvline(value, color=VERMILION, ls="-.", lw=1.5, label=label)
     for name, value in (published or {}).items():
-        label = "published" if name == next(iter(published or {})) else None
-        axes.plot(value, list(values).index(name), "|", color=VERMILION, ms=26, mew=2.5, label=label)
+        axes.plot(value, list(values).index(name), "|", color=VERMILION, ms=26, mew=2.5)
+    if published:
+        axes.plot([], [], "|", color=VERMILION, ms=11, mew=2.5, label="published")
     axes.set(yticks=range(len(values)), yticklabels=list(values), ylim=(len(values) - 0.5, -0.6), xlabel=xlabel)
     if marks or published:
         _legend_above(axes)
