@@ -50,19 +50,6 @@ class Settings:
     device: str = "cpu"
 
 
-def by_body(photographs: tuple[int, int, float], digits: tuple[int, int, float], **common: Any) -> dict[str, Settings]:
-    """The settings of the two kinds of tasks: those of photographs for the body `ResNet18`, those of digits for `LeNet`.
-
-    Args:
-        photographs, digits: epochs, batch size and learning rate.
-        common: what both have in common, as for `Settings`.
-    """
-    return {
-        body: Settings(epochs=epochs, batch_size=batch_size, learning_rate=rate, **common)
-        for body, (epochs, batch_size, rate) in {"ResNet18": photographs, "LeNet": digits}.items()
-    }
-
-
 def train(
     task: Task, method: str | Middle, seeds: Sequence[int], settings: Settings
 ) -> tuple[Ensemble, Float[Tensor, "points seeds"]]:

@@ -268,32 +268,6 @@ def seed_dots(
     return figure
 
 
-def seed_panels(
-    values: dict[str, dict[str, Sequence[int | float]]], xlabel: str, marks: dict[str, dict[str, float]] | None = None
-) -> Figure:
-    """One panel a data set, one row a model: every seed a dot, their mean a bar, and what was published a cross.
-
-    Args:
-        values: data set → model → one value a seed; all data sets have the same models, in the same order.
-        xlabel: what the values are.
-        marks: data set → model → published value.
-    """
-    size, layout = (2.1 * len(values) + 1.4, 2.8), "constrained"
-    figure, panels = plt.subplots(1, len(values), figsize=size, sharey=True, squeeze=False, layout=layout)
-    for axes, (name, models) in zip(panels.flat, values.items(), strict=True):
-        for row, (model, seeds) in enumerate(models.items()):
-            finite(f"values of {model!r} on {name!r}", seeds, seed=range(len(seeds)))
-            look = MODELS.get(model, {"color": BLUE, "marker": "o"})
-            axes.plot(seeds, row + np.linspace(-0.25, 0.25, len(seeds)), look["marker"], color=look["color"], alpha=0.4, ms=4)
-            axes.plot([np.mean(seeds)] * 2, [row - 0.35, row + 0.35], color=look["color"])
-            if (published := (marks or {}).get(name, {}).get(model)) is not None:
-                axes.plot(published, row, "X", color=VERMILION, ms=8, mec="white", zorder=3)
-        axes.set(yticks=range(len(models)), yticklabels=list(models), ylim=(len(models) - 0.5, -0.5), xlabel=name)
-        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
-    figure.supxlabel(xlabel)
-    return figure
-
-
 def image_grid(images: np.ndarray, labels: Sequence[str], columns: int = 6) -> Figure:
     """Images in rows, each with a line of text below it.
 

@@ -16,7 +16,7 @@ from hqnn_utils import files
 from hqnn_utils.learning import trained
 from hqnn_utils.learning.methods import METHODS, network
 from hqnn_utils.learning.tasks import Task, task
-from hqnn_utils.learning.trained import Settings, by_body, course, train
+from hqnn_utils.learning.trained import Settings, course, train
 from hqnn_utils.learning.training import Ensemble
 
 SETTINGS = Settings(epochs=2, batch_size=16, learning_rate=0.003)
@@ -170,14 +170,6 @@ def test_a_label_that_is_no_class_of_the_task_is_refused():
     few.train_labels[4] = 3
     with pytest.raises(ValueError, match="labels must be in 0 to 2, the classes of the outputs, got 3"):
         train(few, "classical", [0], SETTINGS)
-
-
-def test_photographs_and_digits_have_settings_of_their_own_and_others_in_common():
-    found = by_body((10, 4, 0.001), (3, 16, 0.003), depth=5)
-    assert found == {
-        "ResNet18": Settings(epochs=10, batch_size=4, learning_rate=0.001, depth=5),
-        "LeNet": Settings(epochs=3, batch_size=16, learning_rate=0.003, depth=5),
-    }
 
 
 # Once

@@ -17,7 +17,6 @@ FIGURES = {
     "layers": lambda: figures.layer_panels({"before": {"relu": [(*BAD, 1.0)]}}, ["conv 1"], "gradient"),
     "seeds": lambda: figures.seed_dots({"-Q": BAD}, {"-Q": INTERVAL}, "accuracy"),
     "interval of seeds": lambda: figures.seed_dots({"-Q": [0.9]}, {"-Q": (*BAD, 1.0)}, "accuracy"),
-    "panels": lambda: figures.seed_panels({"digits": {"-Q": BAD}}, "accuracy"),
     "matrix": lambda: figures.matrix(np.array([BAD]), "column", "row", "entry"),
     "images": lambda: figures.image_grid(np.full((1, 2, 2), np.nan), ["7"]),
     "histogram": lambda: figures.histogram({"angles": np.array(BAD)}, "angle", "count"),
@@ -138,3 +137,14 @@ def test_a_duration_is_hollow_because_it_is_said_to_be_and_not_for_its_name():
     rows = {"SV1, emulated": (2.0, 1.0, 3.0), "SV1": (2.0, 1.0, 3.0)}
     axes = figures.durations(rows, {}, "s", hollow=["SV1"]).axes[0]
     assert [bar.lines[0].get_markerfacecolor() for bar in axes.containers] == [figures.BLUE, "white"]
+
+
+def test_a_published_value_of_a_model_stands_on_its_own_row():
+    figure = figures.seed_dots(
+        {"-Q": [0.9, 0.8], "-Q-Ent": [0.7, 0.6]},
+        {"-Q": (0.85, 0.8, 0.9), "-Q-Ent": (0.65, 0.6, 0.7)},
+        "accuracy",
+        published={"-Q-Ent": 0.75},
+    )
+    ticks = [line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_marker() == "|" and line.get_ms() > 20]
+    assert ticks == [[[0.75, 1.0]]]
