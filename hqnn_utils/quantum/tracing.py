@@ -84,21 +84,18 @@ Gate = Fixed | Rotation | Given | Noise
 
 
 class Definition(NamedTuple):
-    """A quantum function, and what else is needed to run it.
-
-    Attributes:
-        circuit: PennyLane's quantum function of a row of inputs and of weights by name.
-        shapes: of the weights, by name.
-        measure: returns what is measured; `None` where the circuit itself returns it.
-        wires: labels of the wires, qubit 0 first; by default those that the circuit uses.
-        input_arg: the input's name, if it is handed over by name.
-    """
+    """A quantum function, and what else is needed to run it."""
 
     circuit: Callable[..., Any]
+    """PennyLane's quantum function of a row of inputs and of weights by name."""
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    """Of the weights, by name."""
     measure: Measure | None = None
+    """Returns what is measured; `None` where the circuit itself returns it."""
     wires: tuple[Any, ...] | None = None
+    """Labels of the wires, qubit 0 first; by default those that the circuit uses."""
     input_arg: str | None = None
+    """The input's name, if it is handed over by name."""
 
     def returned(self, x: Tensor, weights: Sequence[Tensor]) -> Any:
         """Apply the gates; what the function, or `measure`, returns."""
@@ -119,7 +116,7 @@ class Traced(NamedTuple):
     returned: type
     """What the function returned: a list, a tuple, or a measurement alone."""
     by_batch: bool
-    """Whether it takes batches only, as `x[:, 0]`."""
+    """Whether it takes batches only, and no single row."""
 
     @property
     def n_qubits(self) -> int:
