@@ -13,7 +13,7 @@ then wall_time_s, date, versions, the checksum of its data, and of a failed run 
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ import pandas as pd
 
 from hqnn_utils import files
 from hqnn_utils.errors import ChapterError
-from hqnn_utils.notebooks import results
+from hqnn_utils.notebooks import parameters, results, runs
 from hqnn_utils.sweeps import origins
 from hqnn_utils.sweeps.stores import INDEX, Store
 
@@ -205,3 +205,20 @@ def committed(name: str) -> pd.DataFrame:
         if origins.data(words) != row["data"]:
             raise ChapterError(f"the table {name} was made from other data than the catalogue's: {renewing}")
     return table
+
+
+def anew(row: Mapping[str, object]) -> dict[str, results.Result]:
+    """The results, by name, of a run of a committed table, executed once more: so that a chapter that reads it can fail.
+
+    Args:
+        row: of a table as of `committed`.
+
+    Raises:
+        ChapterError: as `runs.find` and `parameters.validated`. What ends the run itself is raised as it is.
+    """
+    path = runs.find(str(row["chapter"]))
+    declared = parameters.of(path)
+    given = {name: str(row[_column(name)]) for name in declared if _column(name) in row}
+    execution = runs.Execution(path, declared, parameters.validated(declared, given))
+    execution.run(progress=False)
+    return results.in_notebook(execution.notebook)

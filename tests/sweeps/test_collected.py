@@ -209,3 +209,25 @@ def test_a_committed_table_that_does_not_fit_is_refused_with_the_command(kept, o
 def test_a_table_that_there_is_not_is_refused():
     with pytest.raises(ChapterError, match="there is no table"):
         collected.committed("nothing")
+
+
+def test_a_row_is_run_anew_with_its_own_parameters(monkeypatch):
+    executed = []
+
+    class Execution:
+        def __init__(self, path, declared, values):
+            executed.append((path.stem, values))
+            self.notebook = {"cells": [], "metadata": {}}
+
+        def run(self, progress):
+            assert not progress, "a chapter's page shows no bar"
+
+    monkeypatch.setattr(collected.runs, "Execution", Execution)
+    row = {"chapter": "many_networks", "run": "0" * 16, "dataset": "digits", "depth": 3, "learning_rate": 0.003, "alone": 1.0}
+    assert collected.anew(row) == {}
+    assert executed == [("many_networks", {"dataset": "digits", "depth": 3, "learning_rate": 0.003})]
+
+
+def test_a_row_whose_parameters_the_chapter_no_longer_takes_is_refused():
+    with pytest.raises(ChapterError, match="parameter depth = 99 refused"):
+        collected.anew({"chapter": "many_networks", "dataset": "digits", "depth": 99})
