@@ -84,6 +84,14 @@ def test_a_chapter_holds_all_its_figures_each_with_words_for_those_who_do_not_se
         assert len(alternative) > 30
 
 
+PROSE = """() => {
+    const article = document.querySelector("article").cloneNode(true);
+    article.querySelectorAll("pre, code").forEach(part => part.remove());
+    return article.textContent;
+}"""
+"""Of a page: its text without code."""
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_opens_without_a_network_and_without_complaint(html, offline, page):
     tab, asked, complaints = open_page(offline, html, page)
@@ -91,6 +99,7 @@ def test_a_page_opens_without_a_network_and_without_complaint(html, offline, pag
     formulas = tab.locator("article .math").count()
     assert tab.locator("article mjx-container").count() == formulas
     assert tab.locator("mjx-merror").count() == 0
+    assert "```" not in tab.evaluate(PROSE), "a directive that is shown instead of followed"
     broken = tab.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
     assert broken == []
     fonts = tab.evaluate("document.fonts.ready.then(fonts => [...fonts].map(f => [f.family, f.status]))")
