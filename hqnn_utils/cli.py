@@ -1,6 +1,7 @@
 """`hqnn`: list, copy and run chapters, list devices, and look after the data sets."""
 
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -45,7 +46,8 @@ def _stop(number: int, frame: object) -> NoReturn:
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_IGN)  # stopping takes a moment, and needs no second request
     for kernel in psutil.Process().children(recursive=True):
-        kernel.kill()  # asked to stop, it would tell at length where it was interrupted
+        with suppress(psutil.NoSuchProcess):  # a kernel ends with the worker that was killed a moment ago
+            kernel.kill()  # asked to stop, it would tell at length where it was interrupted
     raise Stopped(128 + number)
 
 

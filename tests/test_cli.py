@@ -2,14 +2,17 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbclient import NotebookClient
 
+from hqnn_utils import cli
 from hqnn_utils.notebooks import runs
 from hqnn_utils.notebooks.results import run_in
 
@@ -297,3 +300,15 @@ def test_results_are_one_table_its_means_and_their_picture(hqnn, chapter, tmp_pa
     assert "<svg" in (tmp_path / "p.svg").read_text()
     assert hqnn("results", tmp_path / "runs", "--group-by", "dataset").returncode == 2
     assert "there are no runs in" in hqnn("results", tmp_path / "nothing").stderr
+
+
+def test_a_kernel_that_has_just_ended_by_itself_does_not_keep_a_command_from_stopping(monkeypatch):
+    class Gone:
+        def kill(self):
+            raise psutil.NoSuchProcess(1)
+
+    monkeypatch.setattr(cli.psutil.Process, "children", lambda self, recursive: [Gone()])
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    with pytest.raises(cli.Stopped) as stopped:
+        cli._stop(signal.SIGINT, None)
+    assert stopped.value.code == 130
