@@ -160,6 +160,15 @@ def test_every_number_that_a_page_quotes_is_the_one_on_record(page, tmp_path):
     assert "—<!--=" not in copy.read_text(encoding="utf-8"), "quoted, and not recorded"
 
 
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.stem)
+def test_no_number_stands_twice_because_its_unit_was_taken_for_it(page):
+    """What touches a comment is replaced: of `3 %<!--=x-->` the sign of per cent, and the 3 would stay."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        text = "\n".join(c.source for c in nbformat.reads(text, as_version=4).cells if c.cell_type == "markdown")
+    assert not re.findall(r"(?:^|\s)[−\d.,]+ [−\d.,%]+<!--=\S*", text)
+
+
 def test_pages_quote_numbers_and_not_by_another_way():
     texts = {page: page.read_text(encoding="utf-8") for page in PROSE}
     assert sum(text.count("<!--=") for text in texts.values()) > 700
