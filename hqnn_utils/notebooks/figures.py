@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from hqnn_utils.checks import finite
 
-BLACK, ORANGE, BLUE, GREEN, VERMILION, PURPLE, GREY = (
-    *("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7"),
+BLACK, ORANGE, BLUE, GREEN, VERMILION, PURPLE, SKY, GREY = (
+    *("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"),
     "#888888",
 )
 
@@ -29,7 +29,8 @@ MODELS: dict[str, dict] = {  # colour, marker, dash: quantum full and blue, clas
     "sigmoid": dict(color=BLACK, marker="^", linestyle=":"),
     "tanh": dict(color=GREEN, marker="D", linestyle="-."),
     "relu": dict(color=PURPLE, marker="v", linestyle="--"),
-    "squashed": dict(color=VERMILION, marker="P", linestyle="-"),
+    "stretched": dict(color=VERMILION, marker="P", linestyle="-"),
+    "low sine": dict(color=SKY, marker="*", linestyle="-"),
     "classical": dict(color=BLACK, marker="^", linestyle="--"),
     "-Q": dict(color=ORANGE, marker="s", linestyle="-."),
     "-Q-Ent": dict(color=BLUE, marker="o", linestyle="-"),

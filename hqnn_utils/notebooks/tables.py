@@ -69,8 +69,9 @@ def _with_unit(column: object, units: Mapping) -> str:
 def _text(value: object, form: int | str) -> str:
     """A cell as it is read."""
     form = form if isinstance(form, str) else f",.{form}f"
-    if isinstance(value, tuple):  # an `Interval`; Python refuses to format any other
-        return f"{value:{form}}"
+    if isinstance(value, tuple):
+        format(value, form)  # Python refuses any tuple but an `Interval`
+        return "{} ({} to {})".format(*(written(number, form) for number in value))
     if value is None or value is pd.NA or value != value or value == "":
         return NOTHING
     if isinstance(value, bool):

@@ -127,3 +127,8 @@ def test_several_levels_are_words_too(monkeypatch):
     rows = pd.MultiIndex.from_tuples([("ants", "Q"), ("ants", "C")], names=["data", "network"])
     found = shown(monkeypatch, pd.DataFrame({("accuracy", "mean"): [1.0, 2.0]}, index=rows), "", "tab-a")["text/markdown"]
     assert "| data, network | accuracy, mean |" in found and "| ants, Q | 1.00 |" in found
+
+
+def test_an_interval_far_from_one_is_written_in_powers_of_ten(monkeypatch):
+    frame = pd.DataFrame({"left": [Interval(5.9e-41, 5.1e-41, 6.8e-41)]})
+    assert "5.9×10⁻⁴¹ (5.1×10⁻⁴¹ to 6.8×10⁻⁴¹)" in shown(monkeypatch, frame, "", "tab-a", decimals=".1e")["text/plain"]
