@@ -58,6 +58,25 @@ def run_interval(values: Iterable[float], level: float = 0.95) -> Interval:
     return _t_interval(values, values.std(ddof=1) * np.sqrt(1 + 1 / len(values)), level)
 
 
+def splits_interval(values: Iterable[float], train: int, test: int, level: float = 0.95) -> Interval:
+    """Mean over splits that were drawn again and again from the same images, and its interval.
+
+    Such splits share most of their training images, so their results vary less than results on new images would, and
+    Student's interval of their mean is too narrow. The correction adds the share that all splits have in common.
+
+    Args:
+        values: one finite number a split, at least two, else a ValueError.
+        train, test: images of each split, positive, else a ValueError.
+        level: of confidence, in (0, 1).
+
+    Source: Nadeau and Bengio 2003, "Inference for the generalization error", eq. (17).
+    """
+    values = _of_seeds(values, "an interval")
+    if not (train > 0 and test > 0):
+        raise ValueError(f"a split has training and test images, got {train} and {test}")
+    return _t_interval(values, values.std(ddof=1) * np.sqrt(1 / len(values) + test / train), level)
+
+
 def _of_seeds(values: Iterable, purpose: str) -> Float[ndarray, " seeds"]:
     values = np.asarray(values, dtype=float)
     if values.ndim != 1:

@@ -62,6 +62,7 @@ def task(
     test_size: int = 0,
     weights: str = "resnet18-pqf",
     features: str = "raw",
+    redraw: int = 0,
 ) -> Task:
     """A data set of the catalogue as a task.
 
@@ -71,19 +72,25 @@ def task(
         train_size, test_size: digits of each split, as for `digits.load`; photographs come whole.
         weights: of the backbone, as for `backbone.resnet18`.
         features: what photographs are shown as, one of `FEATURES`; digits are shown as they are.
+        redraw: which of the possible draws; 0 is the split as it is. Of photographs another one shares out all pictures anew,
+            no picture on both sides; of digits it takes other training images (and, if not all are asked for, test images).
 
     Raises:
-        ValueError: unknown features.
+        ValueError: unknown features, or a negative `redraw`.
         DataError: data or weights that cannot be had; the message says what to do. A `MissingData` if they are just not here.
     """
     if features not in FEATURES:
         raise ValueError(f"unknown features {features!r}: choose one of {', '.join(FEATURES)}")
+    if redraw < 0:
+        raise ValueError(f"redraw counts the draws from 0, got {redraw}")
     if entry(name).kind == "digits":
-        images = digits.load(name, None, train_size, min(test_size, entry(name).counts["test"]))
+        images = digits.load(name, None, train_size, min(test_size, entry(name).counts["test"]), redraw)
         shown = images.train_images, images.train_labels, images.test_images, images.test_labels
         return Task(name, "published", "LeNet", images.classes, *shown, images.test_rows.tolist(), images.sha256)
     photographs = photos.published(name)
-    return FEATURES[features](_of_photographs(photos.clean(photographs) if clean else photographs, weights, clean))
+    clean = clean or redraw > 0
+    split = photos.clean(photographs, seed=redraw) if clean else photographs
+    return FEATURES[features](_of_photographs(split, weights, clean))
 
 
 def _of_photographs(photographs: photos.Photos, weights: str, clean: bool) -> Task:

@@ -29,6 +29,7 @@ from hqnn_utils.evidence.statistics import (
     run_interval,
     share_interval,
     signed_rank,
+    splits_interval,
 )
 
 samples = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
@@ -571,3 +572,19 @@ def test_a_gain_is_judged_by_where_its_interval_lies(low, high, verdict):
 def test_no_margin_is_no_margin():
     with pytest.raises(ValueError, match="margin of equivalence must be positive and finite, got 0"):
         judged(Interval(0.0, -1.0, 1.0), 0.0)
+
+
+def test_splits_that_share_images_say_less_than_as_many_that_do_not():
+    gains = [1.0, 2.0, 3.0, 6.0]
+    mean, low, high = splits_interval(gains, 300, 100)
+    scale = np.std(gains, ddof=1) * np.sqrt(1 / 4 + 1 / 3)  # Nadeau and Bengio 2003, eq. (17)
+    assert (mean, high - mean) == pytest.approx((3.0, stats.t.ppf(0.975, 3) * scale)) and high - mean == pytest.approx(
+        mean - low
+    )
+    assert high > mean_interval(gains).high
+    assert splits_interval(gains, 10**12, 1).high == pytest.approx(mean_interval(gains).high)
+
+
+def test_a_split_without_images_is_refused():
+    with pytest.raises(ValueError, match="training and test images, got 0 and 10"):
+        splits_interval([1.0, 2.0], 0, 10)

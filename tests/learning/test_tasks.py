@@ -388,3 +388,20 @@ def test_networks_that_answer_with_no_number_are_neither_right_nor_wrong():
     for score in (few.right, few.accuracy):
         with pytest.raises(NotFinite, match="got nan at seed 7, image 0"):
             score(ensemble)
+
+
+def test_another_draw_shares_out_all_pictures_anew_and_none_stands_on_both_sides(toy):
+    draws = [task("toy", redraw=k) for k in (0, 1, 2)]
+    items = [set(draw.test_items) for draw in draws]
+    assert items[1] != items[2] and [draw.split for draw in draws] == ["published", "clean", "clean"]
+    assert {len(draw.train_labels) + len(draw.test_labels) for draw in draws} == {len(draws[0].train_labels) + len(items[0])}
+
+
+def test_another_draw_of_digits_takes_other_training_images():
+    first, again, other = (task("digits", train_size=100, redraw=k) for k in (1, 1, 2))
+    assert torch.equal(first.train_inputs, again.train_inputs) and not torch.equal(first.train_inputs, other.train_inputs)
+
+
+def test_draws_are_counted_from_zero():
+    with pytest.raises(ValueError, match="redraw counts the draws from 0, got -1"):
+        task("digits", redraw=-1)
