@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
@@ -208,3 +209,34 @@ def test_without_the_package_every_chapter_says_so_before_it_imports_anything(tm
     for (error,) in others:
         assert error.ename == "SystemExit" and "No hqnn_utils: `pip install`" in error.evalue
         assert len(error.traceback) <= 2, "a sentence, no traceback"
+
+
+def _of_notebook(path: Path) -> tuple[dict, dict]:
+    """The setting that a chapter was run with, and what it found: numbers with their tolerances."""
+    found = {name: (r.value, r.tolerance) for name, r in results.of(path).items() if isinstance(r.value, float)}
+    return results.run_of(path)["parameters"] | {"chapter": path.stem}, found
+
+
+def _of_table(path: Path) -> list[tuple[dict, dict]]:
+    """The settings of a committed table and what they found; a parameter that came later had its default."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    rows = []
+    for row in table.to_dict("records") if "run" in table else ():
+        default = {name: p.default for name, p in parameters.of(runs.chapters()[row["chapter"]]).items()}
+        setting = {name: row.get(name, value) for name, value in default.items()} | {"chapter": row["chapter"]}
+        rows.append((setting, {k: v for k, v in row.items() if isinstance(v, float)}))
+    return rows
+
+
+def test_a_setting_that_was_run_in_two_places_found_one_thing():
+    chapters = [_of_notebook(path) for path in PATHS]
+    tables = [row for path in sorted((BOOK.parent / "data/results").glob("*.csv")) for row in _of_table(path)]
+    compared = 0
+    for setting, found in chapters:
+        for same, values in tables:
+            if same == setting:
+                both = (found.keys() & values.keys()) - setting.keys()
+                apart = {k: (found[k][0], values[k]) for k in both if abs(found[k][0] - values[k]) > 1e-9}
+                assert not apart, f"{setting['chapter']} and a table of its runs disagree: {apart}"
+                compared += len(both)
+    assert compared > 10  # the default run of `many_networks` is a row of `slides`
