@@ -137,6 +137,11 @@ def test_the_notebook_refuses_under_plain_papermill(papermill, name, value, mess
         ("gradient_vanishing", {"epsilon": "-0.1"}, "allowed is in [0.001, 0.99]"),
         ("quantum_entanglement", {"entangler": "none"}, "allowed is in {ring, linear, all, brick}"),
         ("controls", {"controls": "-sin"}, "allowed is in {-linear, -sine, -affine, -mlp, -random}"),
+        ("barren_plateaus", {"entangler": "star"}, "allowed is in {none, linear, ring, all, brick}"),
+        ("barren_plateaus", {"patterns": "brick,star"}, "allowed is in {none, linear, ring, all, brick}"),
+        ("barren_plateaus", {"patterns": "ring,ring"}, "expected different values"),
+        ("barren_plateaus", {"n_qubits": "20"}, "allowed is in [6, 10]"),
+        ("barren_plateaus", {"noise": "0.9"}, "allowed is in [0, 0.5]"),
         ("many_networks", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
         ("many_networks", {"first_seed": "-1"}, "allowed is in [0, 1000000]"),
         ("gradient_vanishing", {"entangler": "star"}, "allowed is in {none, linear, ring, all}"),
@@ -166,8 +171,8 @@ def test_more_images_than_there_are_is_refused_with_their_number(hqnn, tmp_path)
 
 
 def test_more_qubits_than_memory_are_refused_with_a_way_on(hqnn, tmp_path):
-    given = {"dataset": "digits"} | BRIEF["gradient_vanishing"] | {"max_qubits": "40"}
-    done = hqnn("run", "gradient_vanishing", *options(given), "-o", str(tmp_path / "out.ipynb"))
+    given = BRIEF["barren_plateaus"] | {"max_qubits": "40"}
+    done = hqnn("run", "barren_plateaus", *options(given), "-o", str(tmp_path / "out.ipynb"))
     assert done.returncode == 1
     assert "MemoryError: 40 qubits" in done.stderr and "take fewer qubits, fewer layers or a smaller batch" in done.stderr
     assert list(tmp_path.iterdir()) == []
