@@ -49,6 +49,14 @@ if act == "sleep":
     time.sleep(60)
 if act == "eat":
     eaten = bytearray(20 * 10**9)
+if act == "fill":
+    eaten, size = [], 10**8
+    while size > 1000:
+        try:
+            eaten.append(bytearray(size))
+        except MemoryError:
+            size //= 10
+    time.sleep(60)
 """
 END = "record({'sum': x + seed / 10, 'digits_x': x}, unit='s'); record_seeds({'each': [x, x + 1]}, [0, 1])"
 
@@ -138,6 +146,23 @@ def test_limits_end_a_run_and_the_sweep_goes_on(sweep, tmp_path):
     assert "took longer than the limit, 2 s a cell and 20 s a run" in timed and "MemoryError" in eaten
     pids = [int(mark.name.rsplit("-", 1)[1]) for mark in (tmp_path / "marks").iterdir()]
     assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_run_with_no_memory_left_has_failed_and_the_sweep_goes_on(sweep, monkeypatch):
+    """Its kernel has none for a message either, so nobody can wait for one."""
+    monkeypatch.setattr("hqnn_utils.notebooks.limits.FULL_S", 1.0)
+    described = sweep(rows=[{"x": 1, "act": "fill"}, {"x": 2}])
+    started = time.monotonic()
+    done = run(described, limits=Limits(memory_gb=1.5))
+    assert time.monotonic() - started < 40 and len(done.finished) == 1
+    (reason,) = done.failed.values()
+    assert reason.endswith("perhaps for lack of memory, of which it may have 1.5 GB.")
+
+
+def test_a_limit_that_is_too_low_for_any_kernel_is_a_failed_run(sweep):
+    done = run(sweep(grid={"x": [1]}), limits=Limits(memory_gb=0.2))
+    (reason,) = done.failed.values()
+    assert reason.endswith("perhaps for lack of memory, of which it may have 0.2 GB.")
 
 
 def test_a_run_has_no_more_time_than_is_left(monkeypatch):
