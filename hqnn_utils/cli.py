@@ -105,7 +105,7 @@ def run(
 @click.option("--cell-timeout", type=click.FloatRange(0), default=0, help="Seconds that a cell may take.")
 @click.option("--run-timeout", type=click.FloatRange(0), default=0, help="Seconds that a run may take.")
 @click.option("--on", type=click.Choice(["here", "slurm"]), default="here", help="Where the runs are executed.")
-@click.option("--slurm", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="A setting of submitit.")
+@click.option("--slurm", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Option of sbatch: partition, time, mem …")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
 @click.option("--dry-run", is_flag=True, help="Only check, and say how many runs there are and how long they take.")
 def sweep(
@@ -133,7 +133,7 @@ def sweep(
     if on == "slurm":
         from hqnn_utils.sweeps.slurm import Slurm
 
-        executor = Slurm(**dict(given))
+        executor = Slurm(**{name.strip("-").replace("-", "_"): value for name, value in given})
     limits = Limits(cell_timeout, run_timeout, memory)
     summary = engines.run(described, executor, workers=workers, limits=limits, retry_failed=retry_failed)
     if summary.failed:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from running import Inline, is_alive, until
 
 from hqnn_utils import files
 from hqnn_utils.errors import SweepError
@@ -59,18 +60,6 @@ if act == "fill":
     time.sleep(60)
 """
 END = "record({'sum': x + seed / 10, 'digits_x': x}, unit='s'); record_seeds({'each': [x, x + 1]}, [0, 1])"
-
-
-class Inline(Executor):
-    """Does what is submitted at once."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +134,7 @@ def test_limits_end_a_run_and_the_sweep_goes_on(sweep, tmp_path):
     timed, eaten = done.failed.values()
     assert "took longer than the limit, 2 s a cell and 20 s a run" in timed and "MemoryError" in eaten
     pids = [int(mark.name.rsplit("-", 1)[1]) for mark in (tmp_path / "marks").iterdir()]
-    assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    assert not any(map(is_alive, pids))
 
 
 def test_a_run_with_no_memory_left_has_failed_and_the_sweep_goes_on(sweep, monkeypatch):
@@ -316,10 +305,7 @@ def test_no_worker_outlives_a_killed_sweep():
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         worker = int(process.stdout.readline())
         process.kill()
-    end = time.monotonic() + 10
-    while psutil.pid_exists(worker) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE
+    assert until(lambda: not is_alive(worker), 10)
 
 
 class Dying(Executor):
