@@ -36,8 +36,8 @@ class Slurm(Executor):
         options: of `sbatch`, by their long names with underscores, e.g. `partition="all", mem="8G", cpus_per_task=2`.
 
     Raises:
-        SweepError: submitit is not installed, there is no SLURM here, its scheduler does not answer within seconds, or takes no
-            job with such options.
+        SweepError: submitit is not installed, there is no SLURM here, or its scheduler does not answer within seconds or takes
+            no job with such options.
     """
 
     def __init__(self, folder: str | Path = "runs/slurm", time: int | str = 60, **options: Any) -> None:
