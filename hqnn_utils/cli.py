@@ -105,7 +105,7 @@ def run(
 @click.option("--cell-timeout", type=click.FloatRange(0), default=0, help="Seconds that a cell may take.")
 @click.option("--run-timeout", type=click.FloatRange(0), default=0, help="Seconds that a run may take.")
 @click.option("--on", type=click.Choice(["here", "slurm"]), default="here", help="Where the runs are executed.")
-@click.option("--slurm", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="A setting of submitit.")
+@click.option("--slurm", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="An option of sbatch, e.g. time 60.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
 @click.option("--dry-run", is_flag=True, help="Only check, and say how many runs there are and how long they take.")
 def sweep(
@@ -133,7 +133,7 @@ def sweep(
     if on == "slurm":
         from hqnn_utils.sweeps.slurm import Slurm
 
-        executor = Slurm(**dict(given))
+        executor = Slurm(**{name.strip("-").replace("-", "_"): value for name, value in given})
     limits = Limits(cell_timeout, run_timeout, memory)
     summary = engines.run(described, executor, workers=workers, limits=limits, retry_failed=retry_failed)
     if summary.failed:
@@ -143,18 +143,28 @@ def sweep(
 
 
 @main.command("results")
-@click.argument("place")
+@click.argument("place", required=False)
 @click.option("--wide", is_flag=True, help="One row a run, or a run and data set, with a column for each result.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Table to write: .csv, .parquet or .html.")
 @click.option("--group-by", "by", default="", metavar="NAMES", help="Columns that make a group, with commas between them.")
 @click.option("--metric", default="", help="Result of which to print means, with 95 % intervals.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Picture of these means: .svg, .png or .pdf.")
-def results_(place: str, wide: bool, output: Path | None, by: str, metric: str, plot: Path | None) -> None:
+@click.option("--check", is_flag=True, help="Say which tables of data/results another code has made; exit code 1 if any.")
+def results_(place: str | None, wide: bool, output: Path | None, by: str, metric: str, plot: Path | None, check: bool) -> None:
     """Make one table of the runs in the folder or URL PLACE; without --output it is printed as CSV."""
     from hqnn_utils.evidence.statistics import mean_interval
     from hqnn_utils.notebooks import figures
     from hqnn_utils.sweeps import averages, collected
 
+    if check:
+        others = collected.of_other_code()
+        for name, why in others.items():
+            click.echo(f"{name:16} {why or 'all runs are of this code'}")
+        if any(others.values()):
+            raise Refusal("`make results` renews what another code has made")
+        return
+    if place is None:
+        raise Refusal("which runs? Name their folder or URL", 2)
     if bool(by or plot) > bool(metric):
         raise Refusal("which result? Name it with --metric", 2)
     table = collected.long(place)

@@ -1,15 +1,23 @@
 """How long a cell and a run may take, and how much memory a run may have."""
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import psutil
+
 try:
     import resource
 except ImportError:  # not on every system
     resource = None  # type: ignore[assignment]
+
+FULL_S = 10.0
+"""Seconds that a kernel may go on with no memory left. What has none for its own messages may never answer again."""
+ROOM = 16e6
+"""Bytes: whoever has fewer left cannot start a thread or import a module."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,8 @@ class Limits:
     Args:
         cell_s: seconds for one cell.
         run_s: seconds for all cells together.
-        memory_gb: GB (10⁹ bytes) of data of its kernel, on Linux. What is too much is refused to the cell that asks for it.
+        memory_gb: GB (10⁹ bytes) of data of its kernel, on Linux; at its start it has about one. What is too much is refused
+            to the cell that asks for it, and a kernel that stays full is ended.
 
     A number that is negative or not finite is a ValueError.
     """
@@ -53,3 +62,14 @@ class Limits:
         if self.memory_gb and hasattr(resource, "prlimit"):
             with suppress(ProcessLookupError):
                 resource.prlimit(process, resource.RLIMIT_DATA, (int(self.memory_gb * 1e9),) * 2)
+                threading.Thread(target=self._end_when_full, args=[process], daemon=True).start()
+
+    def _end_when_full(self, number: int) -> None:
+        """Kill a process whose memory has been full for a while; returns when it is gone."""
+        with suppress(psutil.NoSuchProcess):
+            process, since = psutil.Process(number), time.monotonic()
+            while time.monotonic() - since < FULL_S:
+                if process.memory_info().data < self.memory_gb * 1e9 - ROOM:
+                    since = time.monotonic()
+                time.sleep(FULL_S / 20)
+            process.kill()

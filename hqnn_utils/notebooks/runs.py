@@ -169,7 +169,7 @@ class Execution:
         """What a reader should see of an error of `run`: the cause, not the machinery around it."""
         if isinstance(error, TimeoutError):
             return f"{self._path.stem}: stopped, because it took longer than the limit, {self._limits}"
-        return _told(self._path.stem, error)
+        return _told(self._path.stem, error, self._limits)
 
 
 def _is_kept(path: Path) -> bool:
@@ -239,6 +239,7 @@ def _execute(notebook: Any, limits: Limits, progress: bool) -> None:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
     from papermill.engines import papermill_engines
+    from papermill.exceptions import PapermillExecutionError
     from papermill.execute import raise_for_execution_errors, remove_error_markers
     from traitlets.config import Config
 
@@ -270,7 +271,16 @@ def _execute(notebook: Any, limits: Limits, progress: bool) -> None:
             kernel_manager_class=Kernel,
             config=Config({"KernelManager": connection}),
         )
-        raise_for_execution_errors(notebook, None)
+        try:
+            raise_for_execution_errors(notebook, None)
+        except PapermillExecutionError as error:
+            if error.ename == "CellExecutionError":  # papermill's own, where a cell left none
+                error.evalue = f"the kernel could not say why, {_perhaps(limits)}"
+            raise
+
+
+def _perhaps(limits: Limits) -> str:
+    return "perhaps for lack of memory" + (f", of which it may have {limits.memory_gb:g} GB" if limits.memory_gb else "")
 
 
 _runs = count()
@@ -375,7 +385,7 @@ def _cause(error: BaseException) -> dict:
     return {"error": type(error).__name__, "message": str(error)}
 
 
-def _told(chapter: str, error: Exception) -> str:
+def _told(chapter: str, error: Exception, limits: Limits) -> str:
     """What a reader should see of a failed run: the cause, not the machinery around it."""
     from papermill.exceptions import PapermillExecutionError
 
@@ -383,7 +393,7 @@ def _told(chapter: str, error: Exception) -> str:
         if isinstance(error, OSError):
             return f"{chapter}: {error}"
         if isinstance(error, RuntimeError):  # of nbclient and jupyter_client
-            return f"{chapter}: the kernel died or never answered ({error}), perhaps for lack of memory."
+            return f"{chapter}: the kernel died or never answered ({error}), {_perhaps(limits)}."
         raise error
     # A `BookError` comes as its message alone. The computer's own limits speak for themselves, too.
     full = error.ename == "OSError" and f"[Errno {errno.ENOSPC}]" in error.evalue

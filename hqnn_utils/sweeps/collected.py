@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from hqnn_utils import files
 from hqnn_utils.errors import ChapterError
 from hqnn_utils.notebooks import parameters, results, runs
-from hqnn_utils.sweeps import origins
+from hqnn_utils.sweeps import origins, samples
 from hqnn_utils.sweeps.stores import INDEX, Store
 
 OF_RESULT = ["of_dataset", "quantity", "result", "of_seed", "value", "text", "unit", "tolerance"]
@@ -183,7 +184,8 @@ def committed(name: str) -> pd.DataFrame:
     """A table of `data/results/`, as chapters read it.
 
     A sweep takes hours, and a reader's cell seconds, so the table is committed. It says for which package and data it was
-    made, and is refused where these are others, so that no page quotes numbers that its own code would not give.
+    made, and is refused where these are others. One of another code is read, and `of_other_code` finds it; a chapter shows by
+    `anew` that some of its runs still give the same.
 
     Args:
         name: of the table, e.g. `"depth"` for `data/results/depth.csv`, which `data/sweeps/depth.toml` describes. It has one
@@ -216,9 +218,50 @@ def anew(row: Mapping[str, object]) -> dict[str, results.Result]:
     Raises:
         ChapterError: as `runs.find` and `parameters.validated`. What ends the run itself is raised as it is.
     """
-    path = runs.find(str(row["chapter"]))
-    declared = parameters.of(path)
-    given = {name: str(row[_column(name)]) for name in declared if _column(name) in row}
-    execution = runs.Execution(path, declared, parameters.validated(declared, given))
+    path, declared, values = _described(row)
+    execution = runs.Execution(path, declared, values)
     execution.run(progress=False)
     return results.in_notebook(execution.notebook)
+
+
+def _described(row: Mapping[str, object]) -> tuple[Path, dict[str, parameters.Parameter], dict[str, Any]]:
+    """The chapter of a row, what it declares, and its parameters in that row."""
+    path = runs.find(str(row["chapter"]))
+    declared = parameters.of(path)
+    given = {name: row[_column(name)] for name in declared if _column(name) in row}
+    return path, declared, parameters.validated(declared, {name: "" if pd.isna(v) else str(v) for name, v in given.items()})
+
+
+def of_other_code() -> dict[str, str]:
+    """Every table of `data/results/` by name, and which of its runs the code that is here would not give that name.
+
+    A run is named by what its chapter and the package say, its parameters and its data (`origins`), so this finds every edit
+    since. `committed` reads such a table all the same: else no chapter could be run after an edit until hours of sweeps are.
+
+    Returns:
+        A sentence; empty where all runs are of this code.
+    """
+    return {path.stem: _of_other_code(path) for path in sorted(files.place("data/results").glob("*.csv"))}
+
+
+def _of_other_code(path: Path) -> str:
+    table = pd.read_csv(path, dtype={"data": str, "run": str})
+    if "run" not in table:
+        return "does not say by which code it was made"
+    rows = table.drop_duplicates("run").to_dict("records")
+    others = sum(not _is_of_this_code(row) for row in rows)
+    return f"{others} of {len(rows)} runs are of another code of chapter or package, or of other data" if others else ""
+
+
+def _is_of_this_code(row: Mapping[Any, Any]) -> bool:
+    try:
+        path, declared, values = _described(row)
+    except ChapterError:  # a chapter that is gone, or takes other parameters
+        return False
+    in_force = {name: samples.value(p, values.get(name, p.default)) for name, p in declared.items()}
+    return origins.name(_code(path), in_force) == row["run"]
+
+
+@cache
+def _code(path: Path) -> str:
+    return origins.code(path)

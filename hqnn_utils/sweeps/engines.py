@@ -1,7 +1,7 @@
 """Executes a sweep: by processes of this machine, or by any `concurrent.futures.Executor`, which may be a cluster's.
 
     engines.run(Sweep.read(Path("depth.toml")))                                       # this machine
-    engines.run(sweep, Slurm(timeout_min=60))                                         # sweeps.slurm
+    engines.run(sweep, Slurm(partition="all"))                                        # sweeps.slurm
     engines.run(sweep, dask.distributed.Client("tcp://…").get_executor())             # Dask, Kubernetes, a cloud
 
 A run is finished when its executed notebook is in its place, `NAME.ipynb`; it is never executed again. What failed is kept as

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from hqnn_utils.errors import ChapterError, SweepError
-from hqnn_utils.notebooks import kernels, parameters, results, runs
+from hqnn_utils.notebooks import parameters, results, runs
 from hqnn_utils.notebooks.limits import Limits
 from hqnn_utils.sweeps import origins
 from hqnn_utils.sweeps.description import Run
@@ -62,7 +62,6 @@ def perform(job: Job) -> Outcome:
 
 def _executed(job: Job, store: Store) -> Outcome:
     _check_same(job)
-    kernels.start()
     going, started = execution(job), time.monotonic()
     try:
         going.run(job.limits, progress=False)

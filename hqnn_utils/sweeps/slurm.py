@@ -1,6 +1,6 @@
 """A cluster with SLURM as an `Executor`, by submitit; needs the extra `[cluster]`.
 
-    engines.run(sweep, Slurm(slurm_partition="all", timeout_min=60))
+    engines.run(sweep, Slurm(partition="all", time=60, mem="8G"))
 
 Each run is a job of SLURM's; what is submitted together is one array. Jobs that were submitted go on if the sweep is killed,
 and the next one finds what they have finished. Folder of the runs, package and data must be the same on all nodes.
@@ -9,7 +9,7 @@ and the next one finds what they have finished. Folder of the runs, package and 
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -32,24 +32,25 @@ class Slurm(Executor):
 
     Args:
         folder: for submitit's files, which all nodes can read and write.
-        settings: as of `submitit.SlurmExecutor.update_parameters`, e.g. `timeout_min=60, slurm_partition="all"`; numbers may
-            be texts.
+        time: minutes for a job.
+        options: of `sbatch`, by their long names with underscores, e.g. `partition="all", mem="8G", cpus_per_task=2`.
 
     Raises:
-        SweepError: submitit is not installed, there is no SLURM here, or its scheduler does not answer within seconds.
+        SweepError: submitit is not installed, there is no SLURM here, or its scheduler does not answer within seconds or takes
+            no job with such options.
     """
 
-    def __init__(self, folder: str | Path = "runs/slurm", **settings: Any) -> None:
+    def __init__(self, folder: str | Path = "runs/slurm", time: int | str = 60, **options: Any) -> None:
         try:
             import submitit
         except ImportError:
             raise SweepError("SLURM needs submitit, which the extra [cluster] installs") from None
         check_reachable()
-        self._slurm = submitit.AutoExecutor(folder=Path(folder).absolute(), cluster="slurm")
-        try:
-            self._slurm.update_parameters(**{"timeout_min": 60} | {name: _number(value) for name, value in settings.items()})
-        except (NameError, ValueError, TypeError) as error:  # of submitit, for unknown names
-            raise SweepError(f"SLURM cannot be asked so: {error}") from None
+        if not str(time).isdigit():  # by which submitit tells a job that took too long from one that made room
+            raise SweepError(f"the time of a job is a number of minutes, got {time!r}")
+        check_options({"time": time} | options)
+        self._slurm = submitit.SlurmExecutor(folder=Path(folder).absolute())
+        self._slurm.update_parameters(time=int(time), additional_parameters=options)
         self._calls: SimpleQueue = SimpleQueue()
         self._jobs: dict[Future, Any] = {}
         self._lost: dict[Future, int] = {}
@@ -126,6 +127,19 @@ def check_reachable() -> None:
         raise SweepError(f"the scheduler of SLURM cannot be reached: {why}; nothing was submitted")
 
 
+def check_options(options: Mapping[str, object]) -> None:
+    """Raises a SweepError where SLURM would take no job with these options."""
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    try:
+        test = ["sbatch", "--test-only", *given, "--wrap", "true"]
+        done = subprocess.run(test, capture_output=True, text=True, timeout=6 * PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise SweepError("the scheduler of SLURM does not answer; nothing was submitted") from None
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["no reason given"])[0].removeprefix("sbatch: ")
+        raise SweepError(f"SLURM takes no job with {' '.join(given)}: {why}; nothing was submitted")
+
+
 def _queued() -> set[str] | None:
     """The jobs that SLURM still has, as `17` or, of an array, `17_3`; `None` if it does not say.
 
@@ -148,8 +162,3 @@ def _settle(future: Future, job: Any) -> None:
         future.set_result(answer)
     else:
         future.set_exception(error)
-
-
-def _number(value: Any) -> Any:
-    """A number that came as a text from a command line."""
-    return int(value) if isinstance(value, str) and value.isdigit() else value

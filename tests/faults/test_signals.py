@@ -9,8 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+from running import is_alive, until
 
 from hqnn_utils.notebooks import results, runs
 
@@ -31,22 +31,6 @@ def prepared() -> None:
 def start(*arguments, before=prepared, **environment) -> subprocess.Popen:
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen([HQNN, "run", *map(str, arguments)], env=os.environ | environment, preexec_fn=before, **pipes)
-
-
-def until(condition, seconds: float = 60) -> bool:
-    """Whether the condition comes true in this time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not condition():
-        time.sleep(0.05)
-    return bool(condition())
-
-
-def ended(pid: int) -> bool:
-    """No such process, or one that waits for its parent to take notice."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +67,7 @@ def test_after_any_signal_no_kernel_stays_and_nothing_is_written(stopped, name):
     number = getattr(signal, name)
     assert process.returncode == (128 + number if name in ASKED else -number)
     assert list((folder / "out").iterdir()) == []
-    assert until(lambda: ended(kernel), 30), "the kernel is still there"
+    assert until(lambda: not is_alive(kernel), 30), "the kernel is still there"
 
 
 @pytest.mark.parametrize("name", ASKED)

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from running import is_alive, until
 
 from hqnn_utils.sweeps import collected
 
@@ -31,20 +32,6 @@ Path(where, f"{x}-{seed}-{os.getpid()}").touch()""",
     "time.sleep(0.3)",
     "record({'square': x**2 + seed}, unit='s', tolerance=0.1)",
 )
-
-
-def until(condition: Callable[[], object], seconds: float = 120) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not condition():
-        time.sleep(0.02)
-    return bool(condition())
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.fixture
@@ -92,15 +79,15 @@ def test_a_sweep_that_is_killed_gives_the_table_of_an_undisturbed_one(book):
     said = undisturbed.communicate(timeout=300)[0]
     assert undisturbed.returncode == 0, said
     moments, sweep, kept = random.Random(0), None, dict[str, int]()
-    killed = 0
-    while killed < KILLS:
-        kind = ("kernel", "worker", "sweep")[killed % 3]
+    killed, again = Counter[str](), 0
+    while killed.total() < KILLS:
+        kind = ("kernel", "worker", "sweep")[killed.total() % 3]
         if len(finished(book)) >= 5:  # too little is left to be disturbed: from the start again
             if sweep:
                 sweep.communicate(timeout=300)
             for path in (book / "out").glob("*.ipynb"):
                 path.unlink()
-            kept, sweep = {}, None
+            kept, sweep, again = {}, None, again + 1
         if sweep is None or sweep.poll() is not None:
             sweep = start(book, "out", "--retry-failed")
         before = kernels(book)
@@ -110,7 +97,7 @@ def test_a_sweep_that_is_killed_gives_the_table_of_an_undisturbed_one(book):
             doomed = set(filter(is_alive, kernels(book)))
             with suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(pid, signal.SIGKILL)
-                killed += 1
+                killed[kind] += 1
             assert until(lambda doomed=doomed: not any(map(is_alive, doomed)), 10), "a kernel stays"
         now = finished(book)
         assert kept.items() <= now.items(), "what was finished is gone, or was made again"
@@ -126,6 +113,8 @@ def test_a_sweep_that_is_killed_gives_the_table_of_an_undisturbed_one(book):
     assert table(book / "out") == table(book / "undisturbed")
     assert until(lambda: not any(map(is_alive, kernels(book))), 10), "a kernel stays"
     assert not [path for path in (book / "out").iterdir() if path.name.startswith(".hqnn")]
+    told = ", ".join(f"{kind} {times} times" for kind, times in killed.items())
+    print(f"killed: {told}; {len(kernels(book))} kernels began a run, the folder was emptied {again} times; the tables agree")
 
 
 def test_ctrl_c_ends_a_sweep_in_one_line_and_no_kernel_stays(book):

@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 
-import psutil
 import pytest
 from jupyter_client.manager import KernelManager
+from running import is_alive, until
 
 from hqnn_utils.notebooks import kernels, runs
 
@@ -144,13 +143,13 @@ def test_an_interrupt_ends_a_cell_and_a_kill_the_kernel_and_what_it_started():
         assert run("import time; time.sleep(60)") == "KeyboardInterrupt"
         child = int(run("import subprocess; print(subprocess.Popen(['sleep', '60']).pid)"))
         assert manager.is_alive()
-    assert until(lambda: gone(child) and gone(manager.provisioner.pid) and not manager.is_alive())
+    assert until(lambda: not (is_alive(child) or is_alive(manager.provisioner.pid) or manager.is_alive()), 30)
 
 
 def test_a_kernel_that_dies_is_seen_to_be_dead():
     with warm() as (manager, _):
         os.kill(manager.provisioner.pid, signal.SIGKILL)
-        assert until(lambda: not manager.is_alive())
+        assert until(lambda: not manager.is_alive(), 30)
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "PYTHONPATH"])
@@ -201,16 +200,4 @@ def test_nothing_outlives_the_process_that_started_it(end, tmp_path):
         if end == "KILL":
             owner.kill()
     assert kind == "_Fork" and len(pids) == 2
-    assert until(lambda: all(gone(int(pid)) for pid in pids))
-
-
-def until(condition, seconds: float = 30) -> bool:
-    """Whether the condition comes true in this time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not condition():
-        time.sleep(0.05)
-    return bool(condition())
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert until(lambda: not any(is_alive(int(pid)) for pid in pids), 30)

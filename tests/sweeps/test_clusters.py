@@ -4,23 +4,26 @@ Each is started by its test, on the loopback, and skipped with the reason where 
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from running import Inline, until
 
 from hqnn_utils.errors import SweepError
-from hqnn_utils.notebooks import kernels
 from hqnn_utils.sweeps import collected, engines
 from hqnn_utils.sweeps.description import Sweep
 from hqnn_utils.sweeps.slurm import Slurm
 from hqnn_utils.sweeps.stores import Store
 
+HQNN = Path(sys.executable).parent / "hqnn"
 PARAMETERS = "where: str = ''  # in {*}\nx: int = 0  # in [0, 99]\nnap: float = 0.0  # s, in [0, 60]"
 CELLS = (
     """import os, time
@@ -35,18 +38,31 @@ time.sleep(0 if tried else nap)""",
 )
 
 
+SWEEP = """
+chapter = "{folder}/toy.ipynb"
+output = "{output}"
+fixed = {{ where = "{folder}/marks" }}
+list = [{{ x = 1, nap = {nap} }}, {{ x = 2 }}]
+"""
+
+
 @pytest.fixture
-def sweep(write_notebook, tmp_path):
-    """Of three runs, each of which leaves a mark; the first of all takes its time."""
-    path = write_notebook(tmp_path / "toy.ipynb", *CELLS, parameters=PARAMETERS)
+def described(write_notebook, tmp_path):
+    """Writes down a sweep of two runs, each of which leaves a mark; the first of all takes its time."""
+    write_notebook(tmp_path / "toy.ipynb", *CELLS, parameters=PARAMETERS)
     (tmp_path / "marks").mkdir()
 
-    def described(nap: float = 0.0, output: str = "") -> Sweep:
-        rows = [{"x": 1, "nap": nap}, {"x": 2}, {"x": 3}]
-        fixed = {"where": str(tmp_path / "marks")}
-        return Sweep(chapter=str(path), fixed=fixed, rows=rows, output=output or str(tmp_path / "out"))
+    def write(nap: float = 0.0, output: str = "") -> Path:
+        file = tmp_path / "toy.toml"
+        file.write_text(SWEEP.format(folder=tmp_path, output=output or tmp_path / "out", nap=nap))
+        return file
 
-    return described
+    return write
+
+
+@pytest.fixture
+def sweep(described):
+    return lambda output="": Sweep.read(described(output=output))
 
 
 def squares(place: str) -> list[float]:
@@ -56,13 +72,6 @@ def squares(place: str) -> list[float]:
 
 def marks(tmp_path: Path) -> list[str]:
     return sorted(mark.name.partition("-")[0] for mark in (tmp_path / "marks").iterdir())
-
-
-def until(condition, seconds: float = 60) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not condition():
-        time.sleep(0.05)
-    return bool(condition())
 
 
 # -- Dask ------------------------------------------------------------------------------------------------------------
@@ -79,7 +88,7 @@ def test_a_sweep_on_dask_outlives_a_worker_that_is_killed(sweep, tmp_path):
                 os.kill(worker, signal.SIGKILL)
 
         summary = engines.run(sweep(), client.get_executor(), report=kill_once)
-    assert len(summary.finished) == 3 and squares(summary.place) == [1.0, 4.0, 9.0]
+    assert len(summary.finished) == 2 and squares(summary.place) == [1.0, 4.0]
 
 
 # -- SLURM -----------------------------------------------------------------------------------------------------------
@@ -109,7 +118,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -120,9 +129,9 @@ def free_port() -> int:
         return trial.getsockname()[1]
 
 
-@pytest.fixture
-def slurm(tmp_path_factory, monkeypatch):
-    """A SLURM of one node, which ends with the test."""
+@pytest.fixture(scope="module")
+def one_node(tmp_path_factory):
+    """A SLURM of one node, which ends with the tests: its folder."""
     missing = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name, path=PATH)]
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs root and Debian's slurm-wlm and munge to start a SLURM of one node; missing: {missing}")
@@ -135,17 +144,17 @@ def slurm(tmp_path_factory, monkeypatch):
     (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, folder=folder, **numbers))
     (folder / "key").write_bytes(os.urandom(1024))
     (folder / "key").chmod(0o400)
-    monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-    monkeypatch.setenv("PATH", PATH)
+    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": PATH}
     options = ["--foreground", "--force", f"--key-file={folder}/key", f"--socket={folder}/munge.socket"]
     options += [f"--{name}-file={folder}/munge.{name}" for name in ("pid", "log", "seed")]
     try:
         for command in (["munged", *options], ["slurmctld", "-D"], ["slurmd", "-D", "-N", host]):
             quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            started.append(subprocess.Popen(command, **quiet))
+            started.append(subprocess.Popen(command, env=environment, **quiet))
             time.sleep(0.5)
         idle = ["sinfo", "--noheader", "--format=%t"]
-        if not until(lambda: subprocess.run(idle, capture_output=True, text=True).stdout.strip() == "idle", 30):
+        asked = dict(env=environment, capture_output=True, text=True)
+        if not until(lambda: subprocess.run(idle, **asked).stdout.strip() == "idle", 30):
             pytest.skip(f"SLURM does not start here: {(folder / 'ctld.log').read_text()[-300:]}")
         yield folder
     finally:
@@ -155,33 +164,60 @@ def slurm(tmp_path_factory, monkeypatch):
             process.wait(20)
 
 
+@pytest.fixture
+def slurm(one_node, monkeypatch):
+    """SLURM's commands reach the one node."""
+    monkeypatch.setenv("SLURM_CONF", str(one_node / "slurm.conf"))
+    monkeypatch.setenv("PATH", PATH)
+    return one_node
+
+
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/sbin"])
 
 
-def test_a_sweep_on_slurm_outlives_a_job_that_is_killed(slurm, sweep, tmp_path):
-    executor = Slurm(tmp_path / "jobs", slurm_partition="all", cpus_per_task="1", timeout_min=5)
-
-    def kill_job() -> None:
-        """The one that naps."""
-        assert until(lambda: list((tmp_path / "marks").glob("1-*")), 120)
+def test_the_command_sweeps_on_slurm_and_outlives_a_job_that_is_killed(slurm, described, tmp_path):
+    asked = {"partition": "all", "time": "7", "mem": "2G", "cpus-per-task": "1", "comment": "hqnn"}
+    options = [word for name, value in asked.items() for word in ("--slurm", name, value)]
+    command = [HQNN, "sweep", described(nap=30.0), "--on", "slurm", *options, "--slurm", "folder", tmp_path / "jobs"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with subprocess.Popen(command, **pipes) as process:
+        assert until(lambda: list((tmp_path / "marks").glob("1-*"))), process.kill() or process.stdout.read()
+        known = [
+            "squeue",
+            "--noheader",
+            "--array",
+            "--states=running",
+            "--Format=Partition:|,TimeLimit:|,MinMemory:|,Comment:|",
+        ]
+        assert subprocess.run(known, capture_output=True, text=True).stdout.splitlines()[0] == "all|7:00|2G|hqnn|"
         kernel = int(next((tmp_path / "marks").glob("1-*")).name.rpartition("-")[2])
-        names = [parent for parent in psutil.Process(kernel).parents() if "submitit" in " ".join(parent.cmdline())]
-        names[0].kill()
-
-    from threading import Thread
-
-    killing = Thread(target=kill_job)
-    killing.start()
-    summary = engines.run(sweep(nap=30.0), executor, report=lambda *told: None)
-    killing.join()
-    executor.shutdown()
-    assert len(summary.finished) == 3 and squares(summary.place) == [1.0, 4.0, 9.0]
-    assert marks(tmp_path) == ["1", "1", "2", "3"]
+        next(parent for parent in psutil.Process(kernel).parents() if "submitit" in " ".join(parent.cmdline())).kill()
+        said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0 and "2 finished, 0 failed" in said, said
+    assert squares(str(tmp_path / "out")) == [1.0, 4.0] and marks(tmp_path) == ["1", "1", "2"]
 
 
-def test_a_setting_that_slurm_does_not_know_is_refused(slurm, tmp_path):
-    with pytest.raises(SweepError, match="SLURM cannot be asked so"):
-        Slurm(tmp_path, partitions="all")
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (["partition", "nowhere"], "SLURM takes no job with --time=60 --partition=nowhere: error: invalid partition"),
+        (["partitions", "all"], "SLURM takes no job with --time=60 --partitions=all: unrecognized option"),
+        (["time", "soon"], "the time of a job is a number of minutes, got 'soon'"),
+    ],
+)
+def test_what_slurm_does_not_take_is_refused_before_anything_is_submitted(slurm, described, hqnn, tmp_path, option, sentence):
+    done = hqnn("sweep", described(), "--on", "slurm", "--slurm", *option)
+    assert done.returncode == 1 and sentence in done.stderr and not (tmp_path / "out").exists(), done.stderr
+
+
+def test_the_command_refuses_a_scheduler_that_is_not_there_in_seconds(slurm, described, hqnn, tmp_path, monkeypatch):
+    known = (slurm / "slurm.conf").read_text()
+    (tmp_path / "slurm.conf").write_text(re.sub("SlurmctldPort=.*", f"SlurmctldPort={free_port()}", known))
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    started = time.monotonic()
+    done = hqnn("sweep", described(), "--on", "slurm")
+    assert time.monotonic() - started < 10 and done.returncode == 1
+    assert "the scheduler of SLURM cannot be reached" in done.stderr and "nothing was submitted" in done.stderr
 
 
 def test_a_scheduler_that_cannot_be_reached_is_refused_in_seconds(monkeypatch, tmp_path):
@@ -231,24 +267,13 @@ def bucket(monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-class Inline(engines.Executor):
-    """Does what is submitted at once."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = engines.Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
 def test_runs_are_kept_in_s3_and_never_made_again(bucket, sweep, tmp_path):
-    kernels.start()
     done = [engines.run(sweep(output=bucket), Inline(), report=lambda *told: None).executed for _ in range(2)]
-    assert done == [3, 0] and squares(bucket) == [1.0, 4.0, 9.0]
+    assert done == [2, 0] and squares(bucket) == [1.0, 4.0]
     store = Store(bucket)
-    assert len(store.names()) == 4 and len(store.read("sweep.json")) > 100
-    removed = next(name for name in store.names() if name.endswith(".ipynb"))
-    store.remove(removed)
-    assert engines.run(sweep(output=bucket), Inline(), report=lambda *told: None).executed == 1
+    assert len(store.names()) == 3 and len(store.read("sweep.json")) > 100
+    store.remove(next(name for name in store.names() if name.endswith(".ipynb")))
+    assert "2 runs of toy, 1 finished" in engines.plan(sweep(output=bucket))
 
 
 def test_a_bucket_that_there_is_not_is_refused(bucket, sweep):

@@ -13,6 +13,7 @@ from hqnn_utils.errors import ChapterError
 from hqnn_utils.evidence.statistics import mean_interval
 from hqnn_utils.notebooks import results
 from hqnn_utils.sweeps import averages, collected, origins
+from hqnn_utils.sweeps.description import Sweep
 
 RECORDED = {name: version(name) for name in results.RECORDED}
 
@@ -204,6 +205,34 @@ def test_a_committed_table_that_does_not_fit_is_refused_with_the_command(kept, o
     kept.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(ChapterError, match=f"{sentence}.*`make results` in a checkout of the book renews it"):
         collected.committed("depth")
+
+
+def test_a_run_of_a_table_is_of_this_code_until_chapter_package_parameter_or_data_are_edited(kept, monkeypatch):
+    """The names of its rows are those that a sweep gives, read back from what the table says as text."""
+    grid = {"depth": [1, 2], "learning_rate": [0.001, 0.5], "entangler": ["ring", "linear"]}
+    sweep = Sweep(chapter="many_networks", fixed={"dataset": "digits"}, grid=grid)
+    rows = [{"run": run.name, "chapter": "many_networks"} | dict(run.in_force) for run in sweep.runs()]
+    pd.DataFrame(rows).to_csv(kept, index=False)
+    assert collected.of_other_code() == {"depth": ""}
+    pd.DataFrame([*rows[1:], rows[0] | {"depth": 3}]).to_csv(kept, index=False)
+    assert collected.of_other_code()["depth"].startswith("1 of 8 runs are of another code")
+    for part in ("package", "data", "code"):
+        with monkeypatch.context() as edited:
+            edited.setattr(origins, part, lambda *of: "edited")
+            collected._code.cache_clear()
+            assert collected.of_other_code()["depth"].startswith("8 of 8")
+    collected._code.cache_clear()
+    pd.DataFrame({"value": [1]}).to_csv(kept, index=False)
+    assert collected.of_other_code() == {"depth": "does not say by which code it was made"}
+
+
+def test_the_command_says_which_tables_another_code_has_made(kept, hqnn, monkeypatch):
+    done = hqnn("results", "--check")
+    assert done.returncode == 1 and done.stdout.startswith("depth            2 of 2 runs are of another code")
+    monkeypatch.setattr(collected, "of_other_code", lambda: {"depth": ""})
+    done = hqnn("results", "--check")
+    assert done.returncode == 0 and done.stdout == "depth            all runs are of this code\n"
+    assert hqnn("results").returncode == 2
 
 
 def test_a_table_that_there_is_not_is_refused():

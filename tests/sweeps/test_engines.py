@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from running import Inline, is_alive, until
 
 from hqnn_utils import files
 from hqnn_utils.errors import SweepError
@@ -49,20 +50,16 @@ if act == "sleep":
     time.sleep(60)
 if act == "eat":
     eaten = bytearray(20 * 10**9)
+if act == "fill":
+    eaten, size = [], 10**8
+    while size > 1000:
+        try:
+            eaten.append(bytearray(size))
+        except MemoryError:
+            size //= 10
+    time.sleep(60)
 """
 END = "record({'sum': x + seed / 10, 'digits_x': x}, unit='s'); record_seeds({'each': [x, x + 1]}, [0, 1])"
-
-
-class Inline(Executor):
-    """Does what is submitted at once."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +134,24 @@ def test_limits_end_a_run_and_the_sweep_goes_on(sweep, tmp_path):
     timed, eaten = done.failed.values()
     assert "took longer than the limit, 2 s a cell and 20 s a run" in timed and "MemoryError" in eaten
     pids = [int(mark.name.rsplit("-", 1)[1]) for mark in (tmp_path / "marks").iterdir()]
-    assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    assert not any(map(is_alive, pids))
+
+
+def test_a_run_with_no_memory_left_has_failed_and_the_sweep_goes_on(sweep, monkeypatch):
+    """Its kernel has none for a message either, so nobody can wait for one."""
+    monkeypatch.setattr("hqnn_utils.notebooks.limits.FULL_S", 1.0)
+    described = sweep(rows=[{"x": 1, "act": "fill"}, {"x": 2}])
+    started = time.monotonic()
+    done = run(described, limits=Limits(memory_gb=1.5))
+    assert time.monotonic() - started < 40 and len(done.finished) == 1
+    (reason,) = done.failed.values()
+    assert reason.endswith("perhaps for lack of memory, of which it may have 1.5 GB.")
+
+
+def test_a_limit_that_is_too_low_for_any_kernel_is_a_failed_run(sweep):
+    done = run(sweep(grid={"x": [1]}), limits=Limits(memory_gb=0.2))
+    (reason,) = done.failed.values()
+    assert reason.endswith("perhaps for lack of memory, of which it may have 0.2 GB.")
 
 
 def test_a_run_has_no_more_time_than_is_left(monkeypatch):
@@ -291,10 +305,7 @@ def test_no_worker_outlives_a_killed_sweep():
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         worker = int(process.stdout.readline())
         process.kill()
-    end = time.monotonic() + 10
-    while psutil.pid_exists(worker) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE
+    assert until(lambda: not is_alive(worker), 10)
 
 
 class Dying(Executor):
