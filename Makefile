@@ -74,6 +74,7 @@ results: $(READY)  ## run the sweeps of data/sweeps and renew the tables under d
 	  $(BIN)/hqnn results runs/$$name --wide --output data/results/$$name.csv || exit 1; done
 	$(BIN)/hqnn results runs/depth --group-by depth,entangler,dataset --metric gain_ent_classical \
 	  --output book/guide/depth_means.csv --plot book/guide/depth.svg
+	$(BIN)/python benchmarks/activations.py
 
 bench: $(READY)  ## time the quantum layer against other systems
 	$(BIN)/python benchmarks/layer.py $(ARGS)

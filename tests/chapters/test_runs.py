@@ -1,12 +1,14 @@
 """Experiments as programs: run with parameters, on the data set that is everywhere, and refused where they should be."""
 
 import os
+import runpy
 import tomllib
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from hqnn_utils import files
 from hqnn_utils.hardware.emulator import serving
 from hqnn_utils.notebooks import kernels, results, runs
 
@@ -106,6 +108,12 @@ def test_quantum_and_sine_stay_one_function_in_ten_classes(tmp_path):
     assert found["apart_double"].value < 1e-12 < found["apart_single"].value < 1e-3
     assert found["apart_tanh"].value > 100 * found["apart_single"].value
     assert found["least_found"].value == pytest.approx(found["least_1"].value, abs=1e-4)
+    table = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/activations.py"))["rows"](files.read_notebook(output))
+    assert len(table) == 2 * 2 * 4  # seeds, rates and marks
+    assert table[table["tested"] != ""][["rate", "seed", "epoch"]].to_numpy().tolist() == [
+        *([0.003, seed, 3] for seed in (0, 1)),  # after the first epochs at the first rate, and at the end with the best
+        *([0.01, seed, 4] for seed in (0, 1)),
+    ]
 
 
 @pytest.mark.parametrize(
