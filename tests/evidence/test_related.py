@@ -17,8 +17,8 @@ paper = pytest.mark.parametrize("key", PAPERS)
 def test_a_paper_says_where_it_is_what_it_concludes_and_what_was_read_of_it(key):
     entry = PAPERS[key]
     assert re.fullmatch(r"\d{4}\.\d{5}", entry["arxiv"]) and all(entry[key] for key in ("by", "title", "task", "says"))
-    assert entry["side"] in ("for", "against", "mixed")
-    assert entry["read"] in ("abstract", "abstract, repository")
+    assert entry["side"] in ("for", "against", "mixed", "open")
+    assert entry["read"] in ("abstract", "abstract, code")
 
 
 @paper
