@@ -15,6 +15,11 @@ def published() -> dict:
     return table("published.toml")
 
 
+def related() -> dict:
+    """What papers of others say and print of a gain by a circuit, by their name in the references (`data/related.toml`)."""
+    return table("related.toml")
+
+
 def verdict(claimed: float, low: float, high: float, rounding: float = 0.0) -> str:
     """`"inside"`, `"below"` or `"above"`: where a published value, known to ± rounding, lies against an interval.
 
