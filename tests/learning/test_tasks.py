@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,11 @@ def features_of(path: Path, weights: str = "resnet18-pqf") -> torch.Tensor:
 
 
 # Digits
+
+
+def same_but(found, whole, *names: str) -> bool:
+    """Whether two tasks hold the very same things but for these; tensors are not compared by ==."""
+    return all(getattr(found, f.name) is getattr(whole, f.name) for f in fields(whole) if f.name not in names)
 
 
 def test_digits_are_shown_to_a_lenet_as_they_are():
@@ -309,7 +314,7 @@ def test_centred_inputs_have_lost_the_mean_of_the_training_images_and_nothing_el
     torch.testing.assert_close(found.train_inputs.mean(dim=0), torch.zeros(512), atol=1e-6, rtol=0)
     apart = whole.test_inputs - found.test_inputs
     torch.testing.assert_close(apart, whole.train_inputs.mean(dim=0).expand_as(apart), atol=1e-6, rtol=0)
-    assert replace(found, train_inputs=whole.train_inputs, test_inputs=whole.test_inputs) == whole
+    assert same_but(found, whole, "train_inputs", "test_inputs")
 
 
 def test_standardised_inputs_have_mean_zero_and_spread_one_over_the_training_images():
@@ -320,7 +325,7 @@ def test_standardised_inputs_have_mean_zero_and_spread_one_over_the_training_ima
     spread[7] = 1
     torch.testing.assert_close(found.train_inputs, (whole.train_inputs - mean) / spread)
     torch.testing.assert_close(found.test_inputs, (whole.test_inputs - mean) / spread)
-    assert replace(found, train_inputs=whole.train_inputs, test_inputs=whole.test_inputs) == whole
+    assert same_but(found, whole, "train_inputs", "test_inputs")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +344,7 @@ def test_a_task_without_some_training_images_has_all_others_and_the_same_test():
     found = without(whole, [3, 0])
     assert torch.equal(found.train_inputs, whole.train_inputs[[1, 2, 4]])
     assert torch.equal(found.train_labels, whole.train_labels[[1, 2, 4]])
-    assert replace(found, train_inputs=whole.train_inputs, train_labels=whole.train_labels) == whole
+    assert same_but(found, whole, "train_inputs", "train_labels")
     assert torch.equal(without(whole, []).train_inputs, whole.train_inputs)
 
 
