@@ -147,6 +147,51 @@ def reuploading(x: TensorLike, scale: TensorLike, theta: TensorLike, entangler: 
             qml.CNOT(pair)
 
 
+def _h_ry(angle: TensorLike, wire: int) -> None:
+    qml.Hadamard(wire)
+    qml.RY(angle, wire)
+
+
+def _h_rz(angle: TensorLike, wire: int) -> None:
+    qml.Hadamard(wire)
+    qml.RZ(angle, wire)
+
+
+def _rx_rz(angle: TensorLike, wire: int) -> None:
+    qml.RX(angle, wire)
+    qml.RZ(angle, wire)
+
+
+ENCODINGS: dict[str, Callable[[TensorLike, int], Any]] = {"h_ry": _h_ry, "ry": qml.RY, "h_rz": _h_rz, "rx_rz": _rx_rz}
+"""How one number becomes the state of one qubit that was in |0⟩ before: the gates that take it as their angle."""
+
+ROTATIONS = {"ry": 1, "rot": 3}
+"""The rotations of a layer, with the number of their angles: R_Y, which keeps all amplitudes real, or any rotation."""
+
+
+def variational(x: TensorLike, theta: TensorLike, entangler: str = "ring", encoding: str = "h_ry") -> None:
+    """The circuits that others put between two layers of a network: encoding, then layers of [entangler, rotations]; again.
+
+    Args:
+        x: encoded data, shape `(..., n_qubits)`.
+        theta: trainable angles `(uploads, depth, n_qubits, k)`: how often the data enters, how many layers follow each time,
+            and the angles of a rotation, 1 for R_Y and 3 for Rot.
+        entangler: one of `ENTANGLERS`.
+        encoding: one of `ENCODINGS`.
+
+    One upload by `h_ry` with R_Y is `layered`. Used in book/evidence/universe. Uploads: Pérez-Salinas et al. 2020.
+    """
+    n_qubits = x.shape[-1]
+    for layers in theta:
+        for i in range(n_qubits):
+            ENCODINGS[encoding](x[..., i], i)
+        for layer in layers:
+            for pair in cnot_pairs(n_qubits, entangler):
+                qml.CNOT(pair)
+            for i, angles in enumerate(layer):
+                (qml.RY if len(angles) == 1 else qml.Rot)(*angles, wires=i)
+
+
 def scrambled(x: TensorLike, theta: TensorLike, scramblers: TensorLike) -> None:
     """The layered circuit with a matrix in place of each layer's entangler.
 

@@ -33,7 +33,7 @@ from pennylane.devices import Device
 from torch import Tensor, nn
 
 from hqnn_utils.quantum import circuits
-from hqnn_utils.quantum.circuits import cnot_pairs, expval_z, given
+from hqnn_utils.quantum.circuits import ENCODINGS, ROTATIONS, cnot_pairs, expval_z, given
 from hqnn_utils.quantum.compilation import key_of, program
 from hqnn_utils.quantum.engines import Exact, Opaque, engine_for
 from hqnn_utils.quantum.inputs import one_dtype, require_sizes
@@ -369,6 +369,48 @@ class QuantumLayer(CircuitLayer):
     def extra_repr(self) -> str:
         """What `print` shows of the layer."""
         return f"n_qubits={self.n_qubits}, depth={self.depth}, entangler={self.entangler!r}"
+
+
+class VariationalLayer(CircuitLayer):
+    """`circuits.variational` as a layer: what other papers put where this book has a `QuantumLayer`.
+
+    Args:
+        n_qubits, depth, entangler, start: as for `QuantumLayer`.
+        encoding: one of `circuits.ENCODINGS`.
+        rotation: of each layer, one of `circuits.ROTATIONS`.
+        uploads: how often the data enters, at least 1; `depth` layers follow each time.
+
+    Attributes:
+        theta: the only parameter, `(uploads, depth, n_qubits, 1 or 3)`, in radians.
+
+    Shape: as for `QuantumLayer`. Used in book/evidence/universe.
+
+    Raises:
+        As `QuantumLayer`; also a ValueError for an unknown encoding or rotation.
+    """
+
+    def __init__(
+        self,
+        n_qubits: int,
+        depth: int,
+        entangler: str = "ring",
+        encoding: str = "h_ry",
+        rotation: str = "ry",
+        uploads: int = 1,
+        start: str = "near zero",
+    ):
+        require_sizes(n_qubits, depth)
+        cnot_pairs(n_qubits, entangler)
+        known = {"start": (start, STARTS), "encoding": (encoding, ENCODINGS), "rotation": (rotation, ROTATIONS)}
+        for what, (name, names) in known.items():
+            if name not in names:
+                raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(names)}")
+        if not uploads >= 1:
+            raise ValueError(f"the data enters at least once, got {uploads} uploads")
+        shape = uploads, depth, n_qubits, ROTATIONS[rotation]
+        circuit, angles = given(circuits.variational, entangler=entangler, encoding=encoding), STARTS[start](*shape)
+        super().__init__(circuit, n_qubits, {"theta": shape}, given(expval_z, n_qubits), init_method={"theta": angles})
+        self.n_inputs, self.entangler = n_qubits, entangler
 
 
 class ScrambledLayer(CircuitLayer):

@@ -150,9 +150,10 @@ def test_the_notebook_refuses_under_plain_papermill(papermill, name, value, mess
         ("barren_plateaus", {"patterns": "ring,ring"}, "expected different values"),
         ("barren_plateaus", {"n_qubits": "20"}, "allowed is in [6, 10]"),
         ("barren_plateaus", {"noise": "0.9"}, "allowed is in [0, 0.5]"),
+        ("universe", {"encoding": "amplitude"}, "allowed is in {h_ry, ry, h_rz, rx_rz}"),
+        ("universe", {"pick": "luck"}, "allowed is in {last, validation, test}"),
         ("many_networks", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
         ("many_networks", {"first_seed": "-1"}, "allowed is in [0, 1000000]"),
-        ("barren_plateaus", {"entangler": "star"}, "allowed is in {none, linear, ring, all}"),
         ("gradient_vanishing", {"initial": "zeros"}, "allowed is in {torch, xavier, kaiming}"),
         ("quantum_classifier", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
         ("quantum_entanglement", {"datasets": "hymenoptera,bees"}, "allowed is in {any, mnist, hymenoptera, brain_tumor"),
@@ -241,3 +242,18 @@ def test_a_data_set_that_cannot_be_had_ends_the_run_with_a_way_on(hqnn, tmp_path
     for part in ("'mnist'", str(root), "hqnn data fetch mnist", "dataset=digits"):
         assert part in done.stderr
     assert not (tmp_path / "out.ipynb").exists()
+
+
+@pytest.mark.parametrize("pick", ["last", "validation", "test"])
+def test_a_universe_reports_the_epoch_that_it_was_asked_for(hqnn, pick, tmp_path):
+    """The best epoch on the test images is never below the last one; validation takes its images from the training."""
+    found = {}
+    for one in {"last", pick}:
+        given = {"dataset": "digits"} | BRIEF["universe"] | {"pick": one, "epochs": "4"}
+        done = hqnn("run", "universe", *options(given), "-o", str(tmp_path / f"{one}.ipynb"))
+        assert done.returncode == 0, done.stderr
+        found[one] = {name: r.value for name, r in results.of(tmp_path / f"{one}.ipynb").items()}
+    held_out = found["last"]["n_train"] - found[pick]["n_train"]
+    assert held_out == (40 if pick == "validation" else 0) and found[pick]["n_test"] == 50
+    if pick == "test":
+        assert all(found["test"][f"accuracy_{k}"] >= found["last"][f"accuracy_{k}"] for k in ("classical", "q", "q_ent"))

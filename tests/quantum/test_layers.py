@@ -24,8 +24,18 @@ from hqnn_utils.checks import NotFinite
 from hqnn_utils.learning.models import BinaryClassifier
 from hqnn_utils.learning.training import Ensemble, fit
 from hqnn_utils.quantum import fusion
-from hqnn_utils.quantum.circuits import ENTANGLERS, expval_z, h_ry, layered, qnode, reuploading
-from hqnn_utils.quantum.layers import QuantumActivation, QuantumLayer, ReuploadingLayer, ScrambledLayer
+from hqnn_utils.quantum.circuits import (
+    ENCODINGS,
+    ENTANGLERS,
+    ROTATIONS,
+    expval_z,
+    h_ry,
+    layered,
+    qnode,
+    reuploading,
+    variational,
+)
+from hqnn_utils.quantum.layers import QuantumActivation, QuantumLayer, ReuploadingLayer, ScrambledLayer, VariationalLayer
 
 WAYS = {
     "statevector": {},
@@ -873,3 +883,38 @@ def test_a_scrambled_layer_keeps_its_scramblers_where_its_weights_are_kept():
 def test_scramblers_entangle():
     across = torch.func.jacrev(control(ScrambledLayer, 3, 1))(angles(3))[~torch.eye(3, dtype=torch.bool)]
     assert across.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("entangler", ENTANGLERS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_a_variational_layer_is_its_circuit_on_pennylanes_simulator(rotation, encoding, entangler):
+    torch.manual_seed(0)
+    layer = VariationalLayer(3, 2, entangler, encoding, rotation, uploads=2, start="uniform").double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    node = qnode(lambda x, theta: variational(x, theta, entangler, encoding), lambda: expval_z(3), 3)
+    expected = torch.stack([torch.stack(node(row, layer.theta)) for row in x])
+    (ours,), (theirs,) = (torch.autograd.grad(out.square().sum(), layer.theta) for out in (layer(x), expected))
+    assert torch.allclose(layer(x), expected, atol=1e-12) and torch.allclose(ours, theirs, atol=1e-12)
+
+
+def test_one_upload_of_h_and_ry_is_the_layered_circuit():
+    variational_layer, layer = VariationalLayer(4, 3).double(), QuantumLayer(4, 3).double()
+    layer.theta = nn.Parameter(variational_layer.theta.detach()[0, :, :, 0])
+    x = torch.randn(7, 4, dtype=torch.float64)
+    assert torch.allclose(variational_layer(x), layer(x), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"encoding": "amplitude"}, "unknown encoding 'amplitude': choose one of h_ry, ry, h_rz, rx_rz"),
+        ({"rotation": "rz"}, "unknown rotation 'rz': choose one of ry, rot"),
+        ({"start": "zero"}, "unknown start 'zero': choose one of near zero, uniform"),
+        ({"entangler": "star"}, "unknown entangler 'star'"),
+        ({"uploads": 0}, "the data enters at least once, got 0 uploads"),
+    ],
+)
+def test_a_variational_layer_refuses_what_it_does_not_know(given, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        VariationalLayer(2, 1, **given)
