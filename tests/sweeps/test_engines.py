@@ -272,7 +272,7 @@ def test_workers_answer_raise_die_and_go_on():
             engine.submit(divmod, 1, 0).result(60)
         with pytest.raises(WorkerDied, match="exit code 3"):
             engine.submit(os._exit, 3).result(60)
-        with pytest.raises(Exception, match="pickle|local object"):
+        with pytest.raises(Exception, match=r"pickle|local object"):
             engine.submit(lambda: 0).result(60)
         dying = engine.submit(time.sleep, 60)
         second = None
