@@ -65,9 +65,11 @@ class Limits:
                 threading.Thread(target=self._end_when_full, args=[process], daemon=True).start()
 
     def _end_when_full(self, number: int) -> None:
-        """Kill a process whose memory has been full for a while; returns when it is gone."""
+        """Kill a process that had more from the start, or whose memory has been full for a while; returns when it is gone."""
         with suppress(psutil.NoSuchProcess):
             process, since = psutil.Process(number), time.monotonic()
+            if process.memory_info().data > self.memory_gb * 1e9 + 4 * ROOM:  # a fork may finish before it asks for more
+                return process.kill()
             while time.monotonic() - since < FULL_S:
                 if process.memory_info().data < self.memory_gb * 1e9 - ROOM:
                     since = time.monotonic()
