@@ -21,7 +21,7 @@ of products of two, a layer is exported for one batch size, and compiled in two 
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from math import pi
 from typing import Any
@@ -401,9 +401,9 @@ class VariationalLayer(CircuitLayer):
     ):
         require_sizes(n_qubits, depth)
         cnot_pairs(n_qubits, entangler)
-        known: dict[str, Iterable[str]] = {"start": STARTS, "encoding": ENCODINGS, "rotation": ROTATIONS}
+        known: dict[str, Mapping[str, Any]] = {"start": STARTS, "encoding": ENCODINGS, "rotation": ROTATIONS}
         for (what, names), name in zip(known.items(), (start, encoding, rotation), strict=True):
-            if name not in list(names):
+            if name not in names:
                 raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(names)}")
         if not uploads >= 1:
             raise ValueError(f"the data enters at least once, got {uploads} uploads")

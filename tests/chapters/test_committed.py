@@ -212,8 +212,8 @@ def test_without_the_package_every_chapter_says_so_before_it_imports_anything(tm
 
 
 def _of_notebook(path: Path) -> tuple[dict, dict]:
-    """The setting that a chapter was run with, and what it found: numbers with their tolerances."""
-    found = {name: (r.value, r.tolerance) for name, r in results.of(path).items() if isinstance(r.value, float)}
+    """The setting that a chapter was run with, and the numbers that it found."""
+    found = {name: r.value for name, r in results.of(path).items() if isinstance(r.value, float)}
     return results.run_of(path)["parameters"] | {"chapter": path.stem}, found
 
 
@@ -236,7 +236,7 @@ def test_a_setting_that_was_run_in_two_places_found_one_thing():
         for same, values in tables:
             if same == setting:
                 both = (found.keys() & values.keys()) - setting.keys()
-                apart = {k: (found[k][0], values[k]) for k in both if abs(found[k][0] - values[k]) > 1e-9}
+                apart = {k: (found[k], values[k]) for k in both if abs(found[k] - values[k]) > 1e-9}
                 assert not apart, f"{setting['chapter']} and a table of its runs disagree: {apart}"
                 compared += len(both)
     assert compared > 10  # the default run of `many_networks` is a row of `slides`

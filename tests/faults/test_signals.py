@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import is_alive, until
+from running import is_alive, prepared, until
 
 from hqnn_utils.notebooks import results, runs
 
@@ -19,13 +19,6 @@ ASKED = ("SIGINT", "SIGTERM", "SIGHUP")
 AT_ONCE = ("QUIT", "KILL", "ABRT", "SEGV", "BUS", "FPE", "ILL", "ALRM", "USR1", "USR2", "XCPU")
 SIGNALS = [*ASKED, *(f"SIG{name}" for name in AT_ONCE)]
 SLOW = "import os, pathlib, time\npathlib.Path(f'{where}/pid').write_text(f'{os.getpid()} ')\ntime.sleep(600)"
-
-
-def prepared() -> None:
-    """A shell's background jobs ignore some signals, and so would their children: not these, and they leave no core dumps."""
-    for name in {*SIGNALS} - {"SIGKILL"}:
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def start(*arguments, before=prepared, **environment) -> subprocess.Popen:

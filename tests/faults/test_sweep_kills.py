@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import is_alive, until
+from running import is_alive, prepared, until
 
 from hqnn_utils.sweeps import collected
 
@@ -47,7 +47,7 @@ def book(write_notebook, tmp_path):
 
 def start(book: Path, output: str, *options: str) -> subprocess.Popen:
     command = [HQNN, "sweep", book / "toy.toml", "--output", book / output, "--workers", "1", *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=prepared)
 
 
 def kernels(book: Path) -> set[int]:

@@ -1,5 +1,7 @@
 """What tests of processes and of sweeps share."""
 
+import resource
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -21,6 +23,13 @@ def is_alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def prepared() -> None:
+    """Before a command is executed: a shell's background jobs ignore Ctrl-C, and so would their children; no core dumps."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 class Inline(Executor):
