@@ -10,7 +10,7 @@ from math import pi
 from torch import nn
 
 from hqnn_utils.learning.models import Affine, LeNet, Middle, Sine, dressed
-from hqnn_utils.quantum.layers import QuantumLayer, ScrambledLayer
+from hqnn_utils.quantum.layers import RANDOM, QuantumLayer, VariationalLayer
 
 BODIES = {"LeNet": 84, "ResNet18": 512}
 """The bodies, and how many features each hands to its head. `ResNet18` is frozen: what is shown are its features."""
@@ -46,7 +46,7 @@ def middles(entangler: str = "ring", start: str = "near zero") -> dict[str, Midd
         "-sine": lambda n, depth: Sine(),
         "-affine": Affine,
         "-mlp": lambda n, depth: nn.Sequential(nn.Linear(n, n), nn.Tanh()),
-        "-random": circuit(ScrambledLayer),
+        "-random": circuit(VariationalLayer, entangler=RANDOM),
     }
 
 

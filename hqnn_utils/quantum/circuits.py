@@ -169,46 +169,39 @@ ROTATIONS = {"ry": 1, "rot": 3}
 """The rotations of a layer, with the number of their angles: R_Y, which keeps all amplitudes real, or any rotation."""
 
 
-def variational(x: TensorLike, theta: TensorLike, entangler: str = "ring", encoding: str = "h_ry") -> None:
+def variational(
+    x: TensorLike,
+    theta: TensorLike,
+    scramblers: TensorLike | None = None,
+    *,
+    entangler: str = "ring",
+    encoding: str = "h_ry",
+) -> None:
     """The circuits that others put between two layers of a network: encoding, then layers of [entangler, rotations]; again.
 
     Args:
         x: encoded data, shape `(..., n_qubits)`.
         theta: trainable angles `(uploads, depth, n_qubits, k)`: how often the data enters, how many layers follow each time,
             and the angles of a rotation, 1 for R_Y and 3 for Rot.
+        scramblers: unitary matrices `(uploads, depth, 2**n_qubits, 2**n_qubits)` that stand in place of the entanglers; they
+            act on rows of amplitudes from the right.
         entangler: one of `ENTANGLERS`.
         encoding: one of `ENCODINGS`.
 
-    One upload by `h_ry` with R_Y is `layered`. Used in book/evidence/universe. Uploads: Pérez-Salinas et al. 2020.
+    One upload by `h_ry` with R_Y is `layered`. Used in book/evidence/universe, and with scramblers in book/evidence/controls.
+    Uploads: Pérez-Salinas et al. 2020.
     """
     n_qubits = x.shape[-1]
-    for layers in theta:
+    for upload, layers in enumerate(theta):
         for i in range(n_qubits):
             ENCODINGS[encoding](x[..., i], i)
-        for layer in layers:
-            for pair in cnot_pairs(n_qubits, entangler):
+        for number, layer in enumerate(layers):
+            if scramblers is not None:
+                qml.QubitUnitary(scramblers[upload, number].T, wires=range(n_qubits))
+            for pair in cnot_pairs(n_qubits, entangler if scramblers is None else "none"):
                 qml.CNOT(pair)
             for i, angles in enumerate(layer):
                 (qml.RY if len(angles) == 1 else qml.Rot)(*angles, wires=i)
-
-
-def scrambled(x: TensorLike, theta: TensorLike, scramblers: TensorLike) -> None:
-    """The layered circuit with a matrix in place of each layer's entangler.
-
-    Args:
-        x, theta: as for `layered`.
-        scramblers: unitary matrices `(depth, 2**n_qubits, 2**n_qubits)`, which act on rows of amplitudes from the right.
-
-    Used in book/evidence/controls.
-    """
-    n_qubits = x.shape[-1]
-    for i in range(n_qubits):
-        qml.Hadamard(i)
-        qml.RY(x[..., i], i)
-    for matrix, layer in zip(scramblers, theta, strict=True):
-        qml.QubitUnitary(matrix.T, wires=range(n_qubits))
-        for i in range(n_qubits):
-            qml.RY(layer[i], i)
 
 
 @lru_cache

@@ -1,9 +1,9 @@
 """Quantum circuits as torch modules: what a hybrid network is built from.
 
-`CircuitLayer` makes a layer of any quantum function of PennyLane. `QuantumLayer`, `ReuploadingLayer` and `ScrambledLayer` are
-layers of the book's own circuits, and `QuantumActivation` is the one-qubit circuit on every element of a tensor. All of them
-run on `simulator="statevector"`, the package's own exact engine, or on any PennyLane device (itself, or its name), with the
-same parameters, shapes and results.
+`CircuitLayer` makes a layer of any quantum function of PennyLane. `QuantumLayer`, `VariationalLayer` and `ReuploadingLayer`
+are layers of the book's own circuits, and `QuantumActivation` is the one-qubit circuit on every element of a tensor.
+They run on `simulator="statevector"`, the package's own exact engine. All but the second and third also run on any PennyLane
+device (itself, or its name), with the same parameters, shapes and results.
 
 One rule for dtypes holds for all of them, on every simulator and by every method: inputs are real floating-point numbers;
 integers, bools and complex numbers raise a `TypeError`. Result and computation have the wider precision of input and weights
@@ -21,7 +21,7 @@ of products of two, a layer is exported for one batch size, and compiled in two 
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from math import pi
 from typing import Any
@@ -33,7 +33,7 @@ from pennylane.devices import Device
 from torch import Tensor, nn
 
 from hqnn_utils.quantum import circuits
-from hqnn_utils.quantum.circuits import ENCODINGS, ROTATIONS, cnot_pairs, expval_z, given
+from hqnn_utils.quantum.circuits import ENCODINGS, ENTANGLERS, ROTATIONS, cnot_pairs, expval_z, given
 from hqnn_utils.quantum.compilation import key_of, program
 from hqnn_utils.quantum.engines import Exact, Opaque, engine_for
 from hqnn_utils.quantum.inputs import one_dtype, require_sizes
@@ -371,23 +371,33 @@ class QuantumLayer(CircuitLayer):
         return f"n_qubits={self.n_qubits}, depth={self.depth}, entangler={self.entangler!r}"
 
 
+RANDOM = "random"
+"""In place of the name of an entangler: an orthogonal matrix for each layer, drawn at random and fixed."""
+
+
 class VariationalLayer(CircuitLayer):
     """`circuits.variational` as a layer: what other papers put where this book has a `QuantumLayer`.
 
     Args:
-        n_qubits, depth, entangler, start: as for `QuantumLayer`.
+        n_qubits, depth, start: as for `QuantumLayer`.
+        entangler: as for `QuantumLayer`, or `RANDOM`: as a control it tells what the pattern of CNOTs is worth, since such a
+            matrix entangles and has no pattern. Its matrices are `(2**n, 2**n)`, so few qubits.
         encoding: one of `circuits.ENCODINGS`.
         rotation: of each layer, one of `circuits.ROTATIONS`.
         uploads: how often the data enters, at least 1; `depth` layers follow each time.
 
     Attributes:
         theta: the only parameter, `(uploads, depth, n_qubits, 1 or 3)`, in radians.
+        scramblers: the random matrices, `(uploads, depth, 2**n, 2**n)`, drawn by torch's generator from the Haar measure;
+            never trained. `None` for a pattern of CNOTs.
 
-    Shape: as for `QuantumLayer`. Used in book/evidence/universe.
+    Shape: as for `QuantumLayer`. Used in book/evidence/universe and book/evidence/controls.
 
     Raises:
         As `QuantumLayer`; also a ValueError for an unknown encoding or rotation.
     """
+
+    scramblers: Tensor | None
 
     def __init__(
         self,
@@ -400,46 +410,28 @@ class VariationalLayer(CircuitLayer):
         start: str = "near zero",
     ):
         require_sizes(n_qubits, depth)
-        cnot_pairs(n_qubits, entangler)
-        known: dict[str, Mapping[str, Any]] = {"start": STARTS, "encoding": ENCODINGS, "rotation": ROTATIONS}
-        for (what, names), name in zip(known.items(), (start, encoding, rotation), strict=True):
+        known: dict[str, Iterable[str]] = {
+            "entangler": (*ENTANGLERS, RANDOM),
+            "start": STARTS,
+            "encoding": ENCODINGS,
+            "rotation": ROTATIONS,
+        }
+        for (what, names), name in zip(known.items(), (entangler, start, encoding, rotation), strict=True):
             if name not in names:
                 raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(names)}")
         if not uploads >= 1:
             raise ValueError(f"the data enters at least once, got {uploads} uploads")
         shape = uploads, depth, n_qubits, ROTATIONS[rotation]
-        circuit, angles = given(circuits.variational, entangler=entangler, encoding=encoding), STARTS[start](*shape)
+        pattern = "none" if entangler == RANDOM else entangler
+        circuit, angles = given(circuits.variational, entangler=pattern, encoding=encoding), STARTS[start](*shape)
         super().__init__(circuit, n_qubits, {"theta": shape}, given(expval_z, n_qubits), init_method={"theta": angles})
         self.n_inputs, self.entangler = n_qubits, entangler
-
-
-class ScrambledLayer(CircuitLayer):
-    """The layered circuit with a fixed random orthogonal matrix in place of the entangler, another one for each layer.
-
-    As a control it tells what the pattern of CNOTs is worth, since it entangles and has no pattern.
-
-    Args:
-        n_qubits, depth: as for `QuantumLayer`; few qubits, since the matrices are `(2**n, 2**n)`.
-
-    Attributes:
-        theta: the only parameter, as for `QuantumLayer`.
-        scramblers: `(depth, 2**n, 2**n)`, drawn by torch's generator from the Haar measure; never trained.
-
-    Shape: as for `QuantumLayer`. Used in book/evidence/controls.
-    """
-
-    scramblers: Tensor
-
-    def __init__(self, n_qubits: int, depth: int):
-        require_sizes(n_qubits, depth)
-        shapes = {"theta": (depth, n_qubits)}
-        start = {"theta": STARTS["near zero"](depth, n_qubits)}
-        super().__init__(circuits.scrambled, n_qubits, shapes, given(expval_z, n_qubits), init_method=start)
-        self.n_inputs = n_qubits
-        q, r = torch.linalg.qr(torch.randn(depth, 2**n_qubits, 2**n_qubits))
-        self.register_buffer("scramblers", q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2))  # Mezzadri 2007
-        self.definition = self.definition._replace(shapes=(*self.definition.shapes, ("scramblers", tuple(q.shape))))
-        self.key = key_of(self.definition)
+        self.register_buffer("scramblers", None)
+        if entangler == RANDOM:
+            q, r = torch.linalg.qr(torch.randn(uploads, depth, 2**n_qubits, 2**n_qubits))
+            self.scramblers = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)  # Mezzadri 2007
+            self.definition = self.definition._replace(shapes=(*self.definition.shapes, ("scramblers", tuple(q.shape))))
+            self.key = key_of(self.definition)
 
 
 class ReuploadingLayer(CircuitLayer):

@@ -11,7 +11,7 @@ from hqnn_utils.learning.methods import BODIES, METHODS, STARTS, middles, networ
 from hqnn_utils.learning.models import Affine, Dressed, LeNet, dressed
 from hqnn_utils.quantum import circuits
 from hqnn_utils.quantum.circuits import layered, qnode
-from hqnn_utils.quantum.layers import ScrambledLayer
+from hqnn_utils.quantum.layers import RANDOM, VariationalLayer
 
 MIDDLES = middles()
 
@@ -158,7 +158,8 @@ def test_the_middles_without_a_circuit_have_no_depth(depth):
 
 
 def test_the_random_middle_is_the_scrambled_layer():
-    assert isinstance(head("-random", 4, 2).middle, ScrambledLayer)
+    middle = head("-random", 4, 2).middle
+    assert isinstance(middle, VariationalLayer) and middle.entangler == RANDOM
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])

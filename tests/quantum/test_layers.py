@@ -35,7 +35,7 @@ from hqnn_utils.quantum.circuits import (
     reuploading,
     variational,
 )
-from hqnn_utils.quantum.layers import QuantumActivation, QuantumLayer, ReuploadingLayer, ScrambledLayer, VariationalLayer
+from hqnn_utils.quantum.layers import RANDOM, QuantumActivation, QuantumLayer, ReuploadingLayer, VariationalLayer
 
 WAYS = {
     "statevector": {},
@@ -498,7 +498,7 @@ ENGINES = WAYS | {
 LAYERS = {
     **{f"layer on {name}": lambda options=options: QuantumLayer(3, 2, **options) for name, options in ENGINES.items()},
     **{f"activation on {name}": lambda options=options: QuantumActivation(**options) for name, options in ENGINES.items()},
-    "scrambled": lambda: ScrambledLayer(3, 2),
+    "scrambled": lambda: VariationalLayer(3, 2, RANDOM),
     "reuploading": lambda: ReuploadingLayer(3, 2),
 }
 every_layer = pytest.mark.parametrize("build", LAYERS.values(), ids=LAYERS)
@@ -712,15 +712,19 @@ def test_what_torch_does_not_compute_itself_is_not_exported_or_traced(layer, opt
 
 
 def scrambled(x, theta, scramblers) -> None:
-    """The circuit of `ScrambledLayer` in PennyLane. The layer has states as rows, PennyLane as columns."""
+    """The circuit of a scrambled layer in PennyLane. The layer has states as rows, PennyLane as columns."""
     n_qubits = x.shape[-1]
     for i in range(n_qubits):
         qml.Hadamard(i)
         qml.RY(x[..., i], i)
-    for scrambler, layer in zip(scramblers, theta, strict=True):
+    for scrambler, layer in zip(scramblers[0], theta[0], strict=True):
         qml.QubitUnitary(scrambler.T.to(torch.complex128), range(n_qubits))
         for i in range(n_qubits):
-            qml.RY(layer[i], i)
+            qml.RY(layer[i, 0], i)
+
+
+def scrambled_layer(n_qubits: int, depth: int) -> VariationalLayer:
+    return VariationalLayer(n_qubits, depth, RANDOM)
 
 
 def control(build, n_qubits: int, depth: int, *options, seed: int = 0):
@@ -728,7 +732,7 @@ def control(build, n_qubits: int, depth: int, *options, seed: int = 0):
     torch.manual_seed(seed)
     layer = build(n_qubits, depth, *options).double()
     for number, parameter in enumerate(layer.parameters()):
-        parameter.data = angles(depth, n_qubits, seed=seed + number + 1)
+        parameter.data = angles(depth, n_qubits, seed=seed + number + 1).reshape(parameter.shape)
     return layer
 
 
@@ -740,7 +744,7 @@ def of_control(layer, x) -> tuple[torch.Tensor, ...]:
 def of_controls_circuit(layer, x) -> tuple[torch.Tensor, ...]:
     """The oracle: the circuit on default.qubit, row by row, differentiated by backpropagation."""
     n_qubits, x = x.shape[-1], x.clone().requires_grad_()
-    if isinstance(layer, ScrambledLayer):
+    if isinstance(layer, VariationalLayer):
         circuit, weights = scrambled, (layer.theta, layer.scramblers)
     else:
         circuit, weights = reuploading, (layer.scale, layer.theta, layer.entangler)
@@ -760,11 +764,11 @@ def test_a_reuploading_layer_of_any_size_is_its_circuit_in_value_and_gradient(n_
 
 @given(st.integers(1, 6), st.integers(0, 3), st.integers(0, 1000))
 def test_a_scrambled_layer_of_any_size_is_its_circuit_in_value_and_gradient(n_qubits, depth, seed):
-    layer, x = control(ScrambledLayer, n_qubits, depth, seed=seed), angles(2, n_qubits, seed=seed)
+    layer, x = control(scrambled_layer, n_qubits, depth, seed=seed), angles(2, n_qubits, seed=seed)
     torch.testing.assert_close(of_control(layer, x), of_controls_circuit(layer, x), atol=1e-10, rtol=0)
 
 
-every_control = pytest.mark.parametrize("build", [ReuploadingLayer, ScrambledLayer])
+every_control = pytest.mark.parametrize("build", [ReuploadingLayer, scrambled_layer])
 
 
 @every_control
@@ -801,11 +805,11 @@ def test_a_control_starts_from_the_seed_of_torch(build):
 
 @pytest.mark.parametrize(
     ("build", "name", "mean", "spread"),
-    [(ScrambledLayer, "theta", 0, 0.01), (ReuploadingLayer, "theta", 0, 0.1), (ReuploadingLayer, "scale", 1, 0.1)],
+    [(scrambled_layer, "theta", 0, 0.01), (ReuploadingLayer, "theta", 0, 0.1), (ReuploadingLayer, "scale", 1, 0.1)],
 )
 def test_the_weights_of_a_control_start_near_their_mean(build, name, mean, spread):
     torch.manual_seed(0)
-    weights = getattr(build(4, 500), name).detach()
+    weights = getattr(build(4, 500), name).detach().squeeze()
     assert weights.shape == (500, 4)
     assert weights.std().item() == pytest.approx(spread, rel=0.08)  # 5 standard errors of a spread from 2000
     assert abs(weights.mean() - mean) < 5 * spread / np.sqrt(weights.numel())
@@ -842,20 +846,20 @@ def test_a_reuploading_layer_with_an_unknown_entangler_is_refused_at_once():
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 1000))
 def test_scramblers_are_orthogonal_one_for_each_layer(n_qubits, depth, seed):
     torch.manual_seed(seed)
-    scramblers = ScrambledLayer(n_qubits, depth).scramblers
-    assert scramblers.shape == (depth, 2**n_qubits, 2**n_qubits)
+    scramblers = scrambled_layer(n_qubits, depth).scramblers
+    assert scramblers.shape == (1, depth, 2**n_qubits, 2**n_qubits)
     torch.testing.assert_close(scramblers.mT @ scramblers, torch.eye(2**n_qubits).expand_as(scramblers), atol=1e-5, rtol=0)
 
 
 def test_scramblers_differ_between_layers_and_seeds():
-    ensemble = Ensemble(lambda: ScrambledLayer(2, 2), seeds=range(3))
-    matrices = ensemble.buffers["scramblers"].flatten(0, 1)
+    ensemble = Ensemble(lambda: scrambled_layer(2, 2), seeds=range(3))
+    matrices = ensemble.buffers["scramblers"].flatten(0, 2)
     assert all(not torch.allclose(matrices[i], matrices[j], atol=0.1) for i in range(6) for j in range(i))
 
 
 def test_scramblers_are_drawn_from_the_haar_measure():
     torch.manual_seed(0)
-    draws, matrices = 4000, ScrambledLayer(2, 4000).scramblers
+    draws, matrices = 4000, scrambled_layer(2, 4000).scramblers[0]
     # Of such matrices every entry has mean 0 and mean square 1/4, the trace mean square 1 (Diaconis and Shahshahani 1994).
     assert matrices.mean(dim=0).abs().max() < 5 * 0.5 / np.sqrt(draws)
     assert (matrices.square().mean(dim=0) - 1 / 4).abs().max() < 5 * 0.25 / np.sqrt(draws)
@@ -864,7 +868,7 @@ def test_scramblers_are_drawn_from_the_haar_measure():
 
 
 def test_scramblers_are_never_trained():
-    ensemble = Ensemble(lambda: ScrambledLayer(2, 2), seeds=[0, 1])
+    ensemble = Ensemble(lambda: scrambled_layer(2, 2), seeds=[0, 1])
     before, start = ensemble.buffers["scramblers"].clone(), ensemble.parameters["theta"].detach().clone()
     assert set(ensemble.parameters) == {"theta"}
     fit(
@@ -875,24 +879,26 @@ def test_scramblers_are_never_trained():
 
 
 def test_a_scrambled_layer_keeps_its_scramblers_where_its_weights_are_kept():
-    layer, other = ScrambledLayer(2, 2), ScrambledLayer(2, 2)
+    layer, other = scrambled_layer(2, 2), scrambled_layer(2, 2)
     other.load_state_dict(layer.state_dict())
     assert torch.equal(other(angles(4, 2).float()), layer(angles(4, 2).float()))
 
 
 def test_scramblers_entangle():
-    across = torch.func.jacrev(control(ScrambledLayer, 3, 1))(angles(3))[~torch.eye(3, dtype=torch.bool)]
+    across = torch.func.jacrev(control(scrambled_layer, 3, 1))(angles(3))[~torch.eye(3, dtype=torch.bool)]
     assert across.abs().max() > 0.1
 
 
-@pytest.mark.parametrize("entangler", ENTANGLERS)
+@pytest.mark.parametrize("entangler", [*ENTANGLERS, RANDOM])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("rotation", ROTATIONS)
 def test_a_variational_layer_is_its_circuit_on_pennylanes_simulator(rotation, encoding, entangler):
     torch.manual_seed(0)
     layer = VariationalLayer(3, 2, entangler, encoding, rotation, uploads=2, start="uniform").double()
     x = torch.randn(5, 3, dtype=torch.float64)
-    node = qnode(lambda x, theta: variational(x, theta, entangler, encoding), lambda: expval_z(3), 3)
+    how = {"encoding": encoding} if entangler == RANDOM else {"encoding": encoding, "entangler": entangler}
+    matrices = None if layer.scramblers is None else layer.scramblers.to(torch.complex128)
+    node = qnode(lambda x, theta: variational(x, theta, matrices, **how), lambda: expval_z(3), 3)
     expected = torch.stack([torch.stack(node(row, layer.theta)) for row in x])
     (ours,), (theirs,) = (torch.autograd.grad(out.square().sum(), layer.theta) for out in (layer(x), expected))
     assert torch.allclose(layer(x), expected, atol=1e-12) and torch.allclose(ours, theirs, atol=1e-12)
