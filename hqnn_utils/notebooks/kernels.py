@@ -211,11 +211,14 @@ def ancestor(line: int) -> None:
 
 
 def _import_all() -> None:
-    """All of the package but the command line and what needs an extra."""
+    """All of the package but the command line and what needs an extra; and what its functions import when they are called.
+
+    Torch imports its compilers, which take six seconds, when the first circuit is traced.
+    """
     for module in pkgutil.walk_packages(hqnn_utils.__path__, "hqnn_utils."):
         if not re.match(r"hqnn_utils\.(cli|hardware)\b", module.name):
             importlib.import_module(module.name)
-    for name in ("ipykernel.kernelapp", "pandas", "pennylane", "scipy.stats"):
+    for name in ("ipykernel.kernelapp", "pandas", "pennylane", "scipy.stats", "sklearn.linear_model", "torch._inductor"):
         importlib.import_module(name)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, no_type_check
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor as is_mapped
 
 from hqnn_utils.quantum.angles import CircuitAngles
 
@@ -68,9 +69,15 @@ class Parts(NamedTuple):
         found = self.tables
         if self.features is not None:
             features = self.features.of(shared)
-            if self.tables.dim() == 3:
+            if self.tables.dim() == 2:
+                found = features @ self.tables
+            else:
                 features = features.unflatten(0, (self.tables.shape[0], -1))
-            found = features @ self.tables
+                # Under torch.vmap a batched product would copy the tables for each model.
+                if not torch.compiler.is_compiling() and is_mapped(features):
+                    found = torch.stack([some @ table for some, table in zip(features, self.tables, strict=True)])
+                else:
+                    found = features @ self.tables
         found = found.view(self.shape)
         found = torch.view_as_complex(found) if self.is_complex else found
         return found.unbind() if self.parts > 1 else (found,)
