@@ -116,6 +116,14 @@ def test_every_warm_kernel_has_random_numbers_of_its_own():
     assert len(set(drawn)) == 6
 
 
+def test_a_warm_kernel_imports_hardly_a_module_to_trace_its_first_circuit():
+    setup = "import sys, torch; from hqnn_utils.quantum.layers import QuantumLayer; before = set(sys.modules)"
+    with warm() as (_, run):
+        run(setup)
+        late = run("QuantumLayer(2, 1)(torch.zeros(1, 2)); print(len(set(sys.modules) - before))")
+    assert int(late) < 20  # of nine hundred
+
+
 def test_what_one_kernel_changes_the_next_does_not_see(tmp_path):
     change = "import torch, matplotlib; torch.set_default_dtype(torch.float64); matplotlib.rcParams['lines.linewidth'] = 9"
     with warm() as (_, run):
