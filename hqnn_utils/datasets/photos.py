@@ -16,7 +16,9 @@ from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from hqnn_utils import files
 from hqnn_utils.datasets.catalogue import DataError, content, entry
+from hqnn_utils.kept import Kept
 
 SPLITS = ("train", "test")
 
@@ -56,15 +58,15 @@ def published(name: str) -> Photos:
     wanted = entry(name, "photographs")
     wanted.fetch()
     folders = {folder: split for split, folder in wanted.splits.items()}
-    files = sorted(wanted.files)
-    labels = np.array([wanted.classes.index(Path(file).parent.name) for file in files])
+    names = sorted(wanted.files)
+    labels = np.array([wanted.classes.index(Path(file).parent.name) for file in names])
     if folders:
-        splits = np.array([folders[Path(file).parts[0]] for file in files])
+        splits = np.array([folders[Path(file).parts[0]] for file in names])
     else:
-        splits = _drawn(labels, np.arange(len(files)), wanted.counts["test"])
-    hashes = [wanted.files[file]["sha256"] for file in files]
+        splits = _drawn(labels, np.arange(len(names)), wanted.counts["test"])
+    hashes = [wanted.files[file]["sha256"] for file in names]
     digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
-    return _complete(Photos(name, wanted.classes, [wanted.folder / file for file in files], labels, splits, digest, hashes))
+    return _complete(Photos(name, wanted.classes, [wanted.folder / file for file in names], labels, splits, digest, hashes))
 
 
 def decode(path: Path, sha256: str = "") -> Image.Image:
@@ -121,15 +123,28 @@ def _depth(image: ImageFile) -> tuple[int, bool]:
     return bits, isinstance(image, TiffImageFile) and image.tag_v2[PHOTOMETRIC_INTERPRETATION] == 0
 
 
-def pictures(paths: Sequence[Path]) -> np.ndarray:
-    """A number for each file, equal for files that show the same picture: the same RGB value, as seen, in every pixel."""
+def pictures(paths: Sequence[Path], hashes: Sequence[str] = ()) -> np.ndarray:
+    """A number for each file, equal for files that show the same picture: the same RGB value, as seen, in every pixel.
 
-    def digest(path: Path) -> bytes:
-        image = decode(path)
+    Args:
+        hashes: what the files' SHA-256 must be, if they were checked before.
+    """
+
+    def digest(path: Path, sha256: str) -> bytes:
+        image = decode(path, sha256)
         return hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
 
     with ThreadPoolExecutor() as pool:
-        return np.unique(list(pool.map(digest, paths)), return_inverse=True)[1]
+        return np.unique(list(pool.map(digest, paths, hashes or [""] * len(paths))), return_inverse=True)[1]
+
+
+def _pictures_of(photographs: Photos) -> np.ndarray:
+    """`pictures` of a set, computed once, which takes seconds, and kept; those of files without a hash are not kept."""
+    if not photographs.hashes:
+        return pictures(photographs.paths)
+    origin = "\n".join(["pictures by their pixels in RGB", *photographs.hashes])
+    kept = Kept(files.cache() / "pictures", photographs.name, origin)
+    return np.frombuffer(kept.once(lambda: pictures(photographs.paths, photographs.hashes).astype("<i8").tobytes()), "<i8")
 
 
 def clean(photographs: Photos, same: np.ndarray | None = None, seed: int = 0) -> Photos:
@@ -142,7 +157,7 @@ def clean(photographs: Photos, same: np.ndarray | None = None, seed: int = 0) ->
         same: of `pictures`, if it is known already.
         seed: of the draw.
     """
-    same = pictures(photographs.paths) if same is None else same
+    same = _pictures_of(photographs) if same is None else same
     return _complete(replace(photographs, splits=_drawn(photographs.labels, same, len(photographs.of("test")), seed)))
 
 
@@ -153,7 +168,7 @@ def audit(photographs: Photos, same: np.ndarray | None = None) -> pd.DataFrame:
         Columns: `files`; `pictures`, the distinct ones; `in other split`, files whose picture is also in the other split;
         `in other class`, files whose picture also stands under another label, in any split.
     """
-    same = pictures(photographs.paths) if same is None else same
+    same = _pictures_of(photographs) if same is None else same
     table = pd.DataFrame({"picture": same, "class": photographs.labels, "split": photographs.splits})
     by_picture = table.groupby("picture")
     table["in other split"] = by_picture["split"].transform("nunique") > 1

@@ -1,6 +1,7 @@
 """The photographs: what they decode to, which are the same picture, and splits that share none."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -268,6 +269,16 @@ def real(request):
     if set(entry(request.param).verify().values()) != {"ok"}:
         pytest.skip(f"needs the photographs in {entry(request.param).folder}: try `hqnn data fetch {request.param}`")
     return photos(request.param)
+
+
+def test_which_pictures_are_the_same_is_found_once(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr("hqnn_utils.files.cache", lambda: tmp_path / "cache")
+    found = toy(FOUR)
+    first = clean(found, seed=3)
+    monkeypatch.setattr("hqnn_utils.datasets.photos.decode", None)  # a second look would fail
+    assert (clean(found, seed=3).splits == first.splits).all()
+    with pytest.raises(TypeError):
+        clean(replace(found, hashes=[]), seed=3)
 
 
 def test_the_real_sets_have_the_counts_of_the_catalogue_and_all_decode(real):
