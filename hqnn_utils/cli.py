@@ -248,6 +248,30 @@ STEP = 100
 """Circuits of a training step of ResNet18-Q-Ent, as the chapter on devices counts them."""
 
 
+@main.command()
+@click.option("--n", "images", type=click.IntRange(1), required=True, help="How many test images there are.")
+@click.option("--correct", "is_count", is_flag=True, help="What follows are counts of correct images.")
+@click.option("--accuracy", "is_share", is_flag=True, help="What follows are accuracies as they are printed.")
+@click.option("--runs", type=click.IntRange(1), default=1, help="Networks of each method that the numbers come from.")
+@click.option("--tried", type=click.IntRange(1), default=1, help="Settings, epochs or seeds of which the best is printed.")
+@click.argument("printed", nargs=-1, required=True)
+def claim(images: int, is_count: bool, is_share: bool, runs: int, tried: int, printed: tuple[str, ...]) -> None:
+    """Say what PRINTED accuracies of two or more methods can show, at best and at worst.
+
+    \b
+    hqnn claim --n 153 --correct 145 148
+    hqnn claim --n 220 --accuracy ResNet18=0.8727 with-circuit=0.9364 --tried 20
+    """
+    from hqnn_utils.evidence import printed as of_paper
+
+    if is_count == is_share:
+        raise Refusal("say what the numbers are: --correct 145 148, or --accuracy 0.948 0.967", 2)
+    try:
+        click.echo("\n".join(of_paper.told(images, of_paper.named(printed, images, is_count), runs, tried)))
+    except ValueError as error:
+        raise Refusal(error, 2) from None
+
+
 @main.group()
 def data() -> None:
     """List, fetch and verify the data sets, and the weights of the frozen network."""

@@ -133,7 +133,7 @@ def mcnemar(first: Bool[ndarray, " images"], second: Bool[ndarray, " as_many"]) 
         raise ValueError("right and wrong answers must be arrays of booleans")
     if len(first) != len(second):
         raise ValueError(f"two classifiers are compared on the same images, got {len(first)} and {len(second)} of them")
-    return _exact_pvalue(int((first > second).sum()), int((second > first).sum()))
+    return mcnemar_pvalue(int((first > second).sum()), int((second > first).sum()))
 
 
 def possible_pvalues(correct_first: int, correct_second: int, images: int) -> tuple[float, float]:
@@ -151,11 +151,12 @@ def possible_pvalues(correct_first: int, correct_second: int, images: int) -> tu
     counts = correct_first, correct_second
     _check_counts(images, *counts)
     overlaps = min(counts), max(0, sum(counts) - images)
-    least, greatest = (_exact_pvalue(correct_first - both, correct_second - both) for both in overlaps)
+    least, greatest = (mcnemar_pvalue(correct_first - both, correct_second - both) for both in overlaps)
     return least, greatest
 
 
-def _exact_pvalue(only_first: int, only_second: int) -> float:
+def mcnemar_pvalue(only_first: int, only_second: int) -> float:
+    """`mcnemar` from two counts: of the images that only the first classifier has right, and only the second."""
     return float(contingency_tables.mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue)
 
 

@@ -364,6 +364,52 @@ def forest(
     return figure
 
 
+def _levels(choices: pd.Series) -> list:
+    """What was chosen: categories in their order, all else sorted."""
+    if choices.dtype == "category":
+        return [*choices.cat.remove_unused_categories().cat.categories]
+    return sorted({*choices.dropna()})
+
+
+def specification_curve(gains: pd.DataFrame, choices: pd.DataFrame, ylabel: str, bins: int = 30) -> Figure:
+    """Gains of many universes in their order, with their intervals; below, which choices stand behind them.
+
+    In the lower part a field is dark where a choice stands behind more of these universes than of all, and white where it
+    stands behind none; a choice that does not matter has one shade from left to right.
+
+    Args:
+        gains: a row a universe: finite `value`, `low` and `high`.
+        choices: of the same universes, a column a decision; NaN where it is none of theirs. Categories keep their order.
+        ylabel: what the gains are, with units.
+        bins: into how many parts the universes are divided.
+
+    Source: Simonsohn, Simmons and Nelson 2020.
+    """
+    finite("gains", gains[["value", "low", "high"]], universe=gains.index)
+    order = gains["value"].to_numpy().argsort()
+    value, low, high = gains[["value", "low", "high"]].to_numpy()[order].T
+    levels = [(column, level) for column in choices for level in _levels(choices[column])]
+    known = [(choices[column].to_numpy()[order] == level).astype(float) for column, level in levels]
+    shares = [[part.mean() / row.mean() for part in np.array_split(row, bins)] for row in known]
+    size = (7.2, 2.8 + 0.17 * len(levels))
+    figure, (top, panel) = plt.subplots(2, 1, figsize=size, height_ratios=[2.4, 0.17 * len(levels)], layout="constrained")
+    sides = {BLUE: low > 0, VERMILION: high < 0, GREY: (low <= 0) & (high >= 0)}
+    for color, chosen in sides.items():
+        top.vlines(np.flatnonzero(chosen), low[chosen], high[chosen], color=color, lw=0.6, alpha=0.5, rasterized=True)
+    top.plot(value, color=BLACK, lw=1.5)
+    top.axhline(0, color=BLACK, lw=0.8)
+    top.set(ylabel=ylabel, xlim=(-0.5, len(value) - 0.5))
+    extent = (-0.5, len(value) - 0.5, len(levels) - 0.5, -0.5)
+    panel.imshow(shares, cmap="Greys", vmin=0, vmax=2.2, aspect="auto", extent=extent)
+    panel.set_yticks(range(len(levels)), [f"{column}: {level}" for column, level in levels], fontsize=7)
+    for row, (column, _) in enumerate(levels):
+        if row and column != levels[row - 1][0]:
+            panel.axhline(row - 0.5, color=BLUE, lw=0.8)
+    panel.set_xlabel("universes, in the order of their gain")
+    panel.grid(False)
+    return figure
+
+
 def durations(measured: dict[str, tuple], published: dict[str, float], xlabel: str, hollow: Collection[str] = ()) -> Figure:
     """One row a device, on a logarithmic axis: median and range of what was measured, and what was published a cross.
 

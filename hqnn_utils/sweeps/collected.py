@@ -14,6 +14,7 @@ then wall_time_s, date, versions, the checksum of its data, and of a failed run 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -198,7 +199,7 @@ def committed(name: str) -> pd.DataFrame:
     renewing = "`make results` in a checkout of the book renews it"
     if not path.is_file():
         raise ChapterError(f"there is no table {path}: {renewing}")
-    table = pd.read_csv(path, dtype={"data": str, "run": str})
+    table = _read(path)
     if others := {str(old) for old in table["hqnn-utils"]} - {here}:
         raise ChapterError(f"the table {name} is of version {', '.join(others)} of the package, this is {here}: {renewing}")
     runs = table.drop_duplicates("run").drop(columns=["wall_time_s", "date", "error"]).astype(object)
@@ -207,6 +208,15 @@ def committed(name: str) -> pd.DataFrame:
         if origins.data(words) != row["data"]:
             raise ChapterError(f"the table {name} was made from other data than the catalogue's: {renewing}")
     return table
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A table as it was written: what its chapter takes as text stays text, even where it reads `true` or `1`."""
+    texts, first = {"data": str, "run": str}, pd.read_csv(path, dtype=str, nrows=1).to_dict("records")
+    with suppress(ChapterError):  # a chapter that is gone
+        declared = parameters.of(runs.find(first[0]["chapter"])) if first and "chapter" in first[0] else {}
+        texts |= {_column(name): str for name, parameter in declared.items() if parameter.type == "str"}
+    return pd.read_csv(path, dtype=texts)
 
 
 def anew(row: Mapping[str, object]) -> dict[str, results.Result]:
@@ -245,7 +255,7 @@ def of_other_code() -> dict[str, str]:
 
 
 def _of_other_code(path: Path) -> str:
-    table = pd.read_csv(path, dtype={"data": str, "run": str})
+    table = _read(path)
     if "run" not in table:
         return "does not say by which code it was made"
     rows = table.drop_duplicates("run").to_dict("records")

@@ -21,6 +21,9 @@ FIGURES = {
     "images": lambda: figures.image_grid(np.full((1, 2, 2), np.nan), ["7"]),
     "histogram": lambda: figures.histogram({"angles": np.array(BAD)}, "angle", "count"),
     "forest": lambda: figures.forest({"digits": {"-Q": {"seeds": (*BAD, 1.0)}}}, "accuracy"),
+    "curve": lambda: figures.specification_curve(
+        pd.DataFrame({"value": BAD, "low": [0.8, 0.8], "high": [1.0, 1.0]}), pd.DataFrame({"depth": [1, 2]}), "gain", 1
+    ),
     "durations": lambda: figures.durations({"default.qubit": (*BAD, 1.0)}, {}, "s"),
 }
 
@@ -148,3 +151,14 @@ def test_a_published_value_of_a_model_stands_on_its_own_row():
     )
     ticks = [line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_marker() == "|" and line.get_ms() > 20]
     assert ticks == [[[0.75, 1.0]]]
+
+
+def test_a_specification_curve_sorts_universes_and_shows_where_each_choice_stands():
+    gains = pd.DataFrame({"value": [3.0, -2.0, 0.5, -1.0], "low": [2.0, -3.0, -1.0, -3.0], "high": [4.0, -1.0, 2.0, 1.0]})
+    choices = pd.DataFrame({"depth": [2, 1, 2, 1], "rival": ["a", None, "a", "a"]})
+    top, panel = figures.specification_curve(gains, choices, "gain", bins=2).axes
+    assert top.lines[0].get_ydata().tolist() == [-2.0, -1.0, 0.5, 3.0]
+    ahead, behind, between = ([path.vertices[:, 0][0] for path in lines.get_paths()] for lines in top.collections)
+    assert (ahead, behind, between) == ([3], [0], [1, 2])
+    assert panel.images[0].get_array().tolist() == [[2, 0], [0, 2], [2 / 3, 4 / 3]]  # of depth 1, depth 2 and rival a
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["depth: 1", "depth: 2", "rival: a"]

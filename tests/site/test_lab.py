@@ -44,7 +44,7 @@ def lab(tmp_path_factory):
         yield address
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(120)  # it ends its kernels first, on a machine that may be busy
 
 
 def _answers(address: str) -> bool:

@@ -193,6 +193,13 @@ def test_a_committed_table_that_fits_is_read(kept, table):
     assert found.select_dtypes("number").stack().size > 0
 
 
+def test_what_a_chapter_takes_as_text_is_read_as_text(kept):
+    row = {"chapter": "universe", "labels": "true", "learning_rates": "[0.001]", "depth": 2, "run": "12", "hqnn-utils": ""}
+    pd.DataFrame([row]).to_csv(kept, index=False)
+    found = collected._read(kept).iloc[0]
+    assert (found["labels"], found["run"], found["depth"]) == ("true", "12", 2)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
