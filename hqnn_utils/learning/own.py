@@ -32,7 +32,8 @@ def middle(named: str, n: int, depth: int = 2) -> Middle:
 
     Raises:
         MiddleError: there is none, or it is none: another width, values that are not finite, or no gradient; an answer that
-            depends on other rows or on chance; or it can't be trained many at a time. The sentence says what was found and what was expected.
+            depends on other rows or on chance; or it can't be trained many at a time. The sentence says what was found and
+            what was expected.
     """
     found = _named(named)
     try:
