@@ -112,7 +112,7 @@ def read(folder: Path, unreadable: float = 0.1) -> Folder:
     _require_pictures(folder, refused, len(rows), unreadable)
     table = pd.DataFrame([row | found for row, found in zip(rows, seen, strict=True) if not isinstance(found, str)])
     _require_enough(folder, table, classes, ("train", "test") if has_splits else ("train",))
-    labels = table["class"].map(classes.index).to_numpy()
+    labels = table["class"].map(classes.index).to_numpy(copy=True)
     sha256 = hashlib.sha256(table[["sha256", "class", "split"]].to_csv(index=False).encode()).hexdigest()
     splits, paths, hashes = table["split"].to_numpy(), table["path"].tolist(), table["sha256"].tolist()
     photographs = Photos(folder.resolve().name, classes, paths, labels, splits, sha256, hashes)

@@ -63,7 +63,7 @@ def published(name: str) -> Photos:
     if folders:
         splits = np.array([folders[Path(file).parts[0]] for file in names])
     else:
-        splits = _drawn(labels, np.arange(len(names)), wanted.counts["test"])
+        splits = drawn(labels, np.arange(len(names)), wanted.counts["test"])
     hashes = [wanted.files[file]["sha256"] for file in names]
     digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
     return _complete(Photos(name, wanted.classes, [wanted.folder / file for file in names], labels, splits, digest, hashes))
@@ -147,7 +147,7 @@ def _pictures_of(photographs: Photos) -> np.ndarray:
     return np.frombuffer(kept.once(lambda: pictures(photographs.paths, photographs.hashes).astype("<i8").tobytes()), "<i8")
 
 
-def clean(photographs: Photos, same: np.ndarray | None = None, seed: int = 0) -> Photos:
+def clean(photographs: Photos, same: np.ndarray | None = None, seed: int = 0, test_size: int = 0) -> Photos:
     """The same photographs in a split without identical pictures on both sides: all files of a picture are on one.
 
     As many test pictures of each class are drawn as the published split has test files, or as near as whole pictures allow.
@@ -156,9 +156,12 @@ def clean(photographs: Photos, same: np.ndarray | None = None, seed: int = 0) ->
         photographs: in any split.
         same: of `pictures`, if it is known already.
         seed: of the draw.
+        test_size: files for the test, by default as many as there are now.
     """
     same = _pictures_of(photographs) if same is None else same
-    return _complete(replace(photographs, splits=_drawn(photographs.labels, same, len(photographs.of("test")), seed)))
+    return _complete(
+        replace(photographs, splits=drawn(photographs.labels, same, test_size or len(photographs.of("test")), seed))
+    )
 
 
 def audit(photographs: Photos, same: np.ndarray | None = None) -> pd.DataFrame:
@@ -184,7 +187,7 @@ def audit(photographs: Photos, same: np.ndarray | None = None) -> pd.DataFrame:
     return pd.DataFrame(columns).sort_index(level="split", ascending=False, sort_remaining=True)
 
 
-def _drawn(labels: np.ndarray, groups: np.ndarray, test_size: int, seed: int = 0) -> np.ndarray:
+def drawn(labels: np.ndarray, groups: np.ndarray, test_size: int, seed: int = 0) -> np.ndarray:
     """`"train"` or `"test"` for each row: groups stay together, and each class gives its share of the test rows."""
     splits = np.full(len(labels), "train", dtype="<U5")
     generator = np.random.default_rng(seed)

@@ -36,6 +36,17 @@ class Rows:
     sha256: str
 
 
+def bundled(name: str) -> Rows:
+    """A table that scikit-learn brings: `"breast_cancer"` or `"wine"`."""
+    from sklearn import datasets
+
+    found = {"breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}[name]()
+    content = found.data.tobytes() + found.target.tobytes()
+    features, groups = found.data.astype(np.float32), np.arange(len(found.target))
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Rows(name, [str(title) for title in found.target_names], features, found.target, groups, None, sha256)
+
+
 def read(path: Path, label: str = "label", group: str = "", split: str = "") -> Rows:
     """A table of features: `.csv`, `.parquet`, or an `.npz` of arrays.
 
@@ -111,6 +122,6 @@ def _rows(path: Path, table: pd.DataFrame, label: str, group: str, split: str) -
             if missing := {"train", "test"} - set(splits[names == name]):
                 raise DataError(f"{path} has no rows of the class {name!r} for {missing.pop()}: each class needs some in each")
     groups = pd.factorize(table[group])[0] if group else np.arange(len(table))
-    labels = names.map(classes.index).to_numpy()
+    labels = names.map(classes.index).to_numpy(copy=True)
     sha256 = hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()
     return Rows(path.stem, classes, features.to_numpy(dtype=np.float32), labels, groups, splits, sha256)

@@ -12,8 +12,9 @@ from torch import nn
 from hqnn_utils.learning.models import Affine, LeNet, Middle, Sine, dressed
 from hqnn_utils.quantum.layers import RANDOM, QuantumLayer, VariationalLayer
 
-BODIES = {"LeNet": 84, "ResNet18": 512}
-"""The bodies, and how many features each hands to its head. `ResNet18` is frozen: what is shown are its features."""
+BODIES = {"LeNet": 84, "ResNet18": 512, "table": 0}
+"""The bodies, and how many features each hands to its head. `ResNet18` is frozen: what is shown are its features. Of a `table`
+these are its columns, as many as there are."""
 
 LINEAR = "-linear"
 """The method without a middle: its head is one linear layer from the features to the scores."""
@@ -84,6 +85,7 @@ def network(
     depth: int = 2,
     entangler: str = "ring",
     start: str = "near zero",
+    n_features: int = 0,
 ) -> nn.Sequential:
     """A network of Experiment 3: its `body` and its `head`, a `Dressed` layer whose linear layers all methods share.
 
@@ -94,8 +96,9 @@ def network(
         method: one of `METHODS`, or what makes a middle of your own.
         n_classes, n_qubits, depth: as for `models.dressed`.
         entangler, start: as for `middles`.
+        n_features: that are shown, where the body is frozen; 0 for those of `BODIES`.
 
-    Shape: `(batch, 1, 28, 28)` for a LeNet, `(batch, 512)` for the features of a frozen ResNet18 → `(batch, n_classes)`.
+    Shape: `(batch, 1, 28, 28)` for a LeNet, `(batch, n_features)` for what a frozen body makes → `(batch, n_classes)`.
 
     Raises:
         ValueError: an unknown body or method, or as `models.dressed`.
@@ -105,9 +108,10 @@ def network(
     if not callable(method) and method not in METHODS:
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     before = nn.Sequential(*list(LeNet(1))[:-1]) if body == "LeNet" else nn.Identity()
+    width = BODIES["LeNet"] if body == "LeNet" else n_features or BODIES[body]
     if method == LINEAR:
-        head: nn.Module = nn.Linear(BODIES[body], n_classes)
+        head: nn.Module = nn.Linear(width, n_classes)
     else:
         middle = method if callable(method) else middles(entangler, start)[method]
-        head = dressed(BODIES[body], n_classes, middle, n_qubits, depth)
+        head = dressed(width, n_classes, middle, n_qubits, depth)
     return nn.Sequential(OrderedDict(body=before, head=head))

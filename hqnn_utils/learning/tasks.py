@@ -18,6 +18,8 @@ from torch import Tensor
 
 from hqnn_utils.datasets import backbone, catalogue, digits, photos
 from hqnn_utils.datasets.catalogue import DataError, MissingData, entry
+from hqnn_utils.datasets.folders import Folder
+from hqnn_utils.datasets.rows import Rows
 from hqnn_utils.learning.training import Ensemble
 
 SPLITS = ("both", "published", "clean")
@@ -99,6 +101,51 @@ def _of_photographs(photographs: photos.Photos, weights: str, clean: bool) -> Ta
     shown = inputs[train], labels[train], inputs[test], labels[test]
     items, split = [photographs.paths[row] for row in test], "clean" if clean else "published"
     return Task(photographs.name, split, "ResNet18", photographs.classes, *shown, items, photographs.sha256)
+
+
+def given(
+    own: Folder | Rows,
+    redraw: int = 0,
+    *,
+    share: float = 0.3,
+    near: float = 4.0,
+    weights: str = "resnet18-pqf",
+    features: str = "centred",
+) -> Task:
+    """Anyone's pictures or table as a task.
+
+    Args:
+        own: as `folders.read` or `rows.read` gives it.
+        redraw: the split as it is, if it has one, or the k-th other one; rows of a group, and pictures that are the same or
+            nearly so, are never on both sides of a split that is drawn.
+        share: of the rows that are for the test, where they have no split of their own.
+        near: how like each other pictures are that count as the same, as for `Folder.same`.
+        weights, features: as for `task`.
+
+    Raises:
+        ValueError: as `task`, or a share outside (0, 1).
+        DataError: as `task`; a class that no draw gives to both sides.
+    """
+    if features not in FEATURES or redraw < 0 or not 0 < share < 1:
+        raise ValueError(f"features are one of {', '.join(FEATURES)}, a redraw 0 or more, a share in (0, 1)")
+    if isinstance(own, Folder):
+        pictures = own.photographs
+        if redraw or not own.has_splits:
+            number = len(pictures.of("test")) or round(share * len(pictures))
+            pictures = photos.clean(pictures, own.same(near), redraw, number)
+        return FEATURES[features](_of_photographs(pictures, weights, redraw > 0 or not own.has_splits))
+    splits = own.splits
+    if redraw or splits is None:
+        number = round(share * len(own.labels)) if splits is None else int((splits == "test").sum())
+        splits = photos.drawn(own.labels, own.groups, number, redraw)
+    train, test = (np.flatnonzero(splits == split) for split in ("train", "test"))
+    for label, name in enumerate(own.classes):
+        if not ((own.labels[train] == label).any() and (own.labels[test] == label).any()):
+            raise DataError(f"{own.name}: class {name!r} can't be on both sides of a split that keeps groups together")
+    inputs, labels = torch.from_numpy(own.features), torch.from_numpy(own.labels)
+    shown = inputs[train], labels[train], inputs[test], labels[test]
+    split = "clean" if redraw or own.splits is None else "published"
+    return FEATURES[features](Task(own.name, split, "table", own.classes, *shown, test.tolist(), own.sha256))
 
 
 def held_out(task: Task, share: float = 0.2, seed: int = 0) -> Task:

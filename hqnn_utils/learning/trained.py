@@ -24,7 +24,7 @@ from hqnn_utils import files
 from hqnn_utils.kept import Kept
 from hqnn_utils.learning.methods import CIRCUITS, network, title
 from hqnn_utils.learning.models import Middle
-from hqnn_utils.learning.tasks import Task
+from hqnn_utils.learning.tasks import Task, held_out
 from hqnn_utils.learning.training import Ensemble, fit, top1, torch_device
 
 
@@ -102,9 +102,18 @@ def course(task: Task, method: str | Middle, seeds: Sequence[int], settings: Set
     return Course(**_once("course", task, method, seeds, settings, answers))
 
 
+def best(task: Task, method: str | Middle, seeds: Sequence[int], tries: Sequence[Settings]) -> Settings:
+    """Of several settings the ones with which a method does best, in the mean over seeds, on held-out training images."""
+    if len(tries) == 1:
+        return tries[0]
+    held = held_out(task)
+    return max(tries, key=lambda settings: course(held, method, seeds, settings).right[-1].mean())
+
+
 def _untrained(task: Task, method: str | Middle, seeds: Sequence[int], settings: Settings) -> Ensemble:
     sizes, circuit = (len(task.classes), settings.n_qubits, settings.depth), (settings.entangler, settings.start)
-    return Ensemble(partial(network, task.body, method, *sizes, *circuit), seeds, settings.device)
+    build = partial(network, task.body, method, *sizes, *circuit, n_features=task.train_inputs.shape[-1])
+    return Ensemble(build, seeds, settings.device)
 
 
 def _fit(ensemble: Ensemble, task: Task, method: str | Middle, settings: Settings, **watching: Any) -> Tensor:

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 
 from hqnn_utils.checks import NotFinite
-from hqnn_utils.datasets import backbone, catalogue, digits, photos
+from hqnn_utils.datasets import backbone, catalogue, digits, folders, photos, rows
 from hqnn_utils.datasets.catalogue import DataError, Dataset, MissingData
-from hqnn_utils.learning.tasks import Task, centred, chosen, facts, fewer, held_out, standardised, task, without
+from hqnn_utils.learning.tasks import Task, centred, chosen, facts, fewer, given, held_out, standardised, task, without
 from hqnn_utils.learning.training import Ensemble
 
 
@@ -410,3 +410,69 @@ def test_another_draw_of_digits_takes_other_training_images():
 def test_draws_are_counted_from_zero():
     with pytest.raises(ValueError, match="redraw counts the draws from 0, got -1"):
         task("digits", redraw=-1)
+
+
+# Anyone's
+
+
+def table(groups: list[int] | None = None, splits: list[str] | None = None) -> rows.Rows:
+    features = np.arange(40, dtype=np.float32).reshape(20, 2)
+    labels, groups = np.arange(20) % 2, np.array(groups or range(20))
+    return rows.Rows("mine", ["x", "y"], features, labels, groups, None if splits is None else np.array(splits), "0" * 64)
+
+
+def test_a_table_is_shared_out_with_the_shares_of_its_classes():
+    found, other = given(table(), features="raw"), given(table(), 1, features="raw")
+    assert (found.body, found.split, found.name, found.classes) == ("table", "clean", "mine", ["x", "y"])
+    assert (len(found.train_labels), len(found.test_labels)) == (14, 6) and found.test_labels.bincount().tolist() == [3, 3]
+    everything = torch.cat([found.train_inputs, found.test_inputs])[:, 0].sort().values
+    assert torch.equal(everything, torch.arange(0, 40, 2).float())
+    assert found.test_items != other.test_items
+    assert torch.equal(found.test_inputs[:, 0], 2.0 * torch.tensor(found.test_items))
+
+
+def test_a_split_of_ones_own_is_kept_until_another_is_drawn():
+    own = table(splits=["test"] * 4 + ["train"] * 16)
+    assert given(own).test_items == [0, 1, 2, 3] and given(own).split == "published"
+    drawn = given(own, 1)
+    assert len(drawn.test_items) == 4 and drawn.test_items != [0, 1, 2, 3] and drawn.split == "clean"
+
+
+def test_rows_of_a_group_are_on_one_side():
+    groups = [k // 4 for k in range(20)]
+    for redraw in range(5):
+        on_test = {groups[item] for item in given(table(groups), redraw, share=0.4).test_items}
+        assert sum(group in on_test for group in groups) == len(given(table(groups), redraw, share=0.4).test_items)
+    with pytest.raises(DataError, match=r"mine: class 'x' can't be on both sides of a split that keeps groups together"):
+        given(table([0] * 20))
+
+
+def test_tables_are_centred_by_their_training_rows():
+    found = given(table(), features="centred")
+    assert found.train_inputs.mean(dim=0).abs().max() < 1e-5 < found.test_inputs.mean(dim=0).abs().max()
+
+
+def test_a_folder_of_pictures_is_what_the_backbone_makes_of_it(toy, tmp_path):
+    for number, label in enumerate("aaaaaabbbbbb"):
+        path = tmp_path / "mine" / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise(number).save(path)
+    noise(0).save(tmp_path / "mine" / "b" / "again.png")
+    own = folders.read(tmp_path / "mine")
+    for redraw in range(6):
+        found = given(own, redraw, features="raw")
+        assert len(found.test_labels) == 4 and found.split == "clean" and found.body == "ResNet18"
+        assert {path.name for path in found.test_items} & {"0.png", "again.png"} in (set(), {"0.png", "again.png"})
+        torch.testing.assert_close(found.test_inputs[0], features_of(found.test_items[0]))
+
+
+def test_a_split_of_folders_is_kept_until_another_is_drawn(toy, tmp_path):
+    own = folders.read(tmp_path / "data" / "toy")
+    assert {path.parts[-3] for path in given(own).test_items} == {"Testing"} and given(own).split == "published"
+    assert len(given(own, 2).test_items) == 8 and given(own, 2).split == "clean"
+
+
+@pytest.mark.parametrize("wrong", [{"features": "whitened"}, {"redraw": -1}, {"share": 0.0}, {"share": 1.0}])
+def test_what_can_not_be_asked_of_ones_own_data_is_refused(wrong):
+    with pytest.raises(ValueError, match="features are one of raw, centred, standardised"):
+        given(table(), **wrong)

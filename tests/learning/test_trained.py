@@ -60,6 +60,30 @@ def made_up(body: str, n: int = 20) -> Task:
     return Task("made up", "published", body, ["a", "b", "c"], inputs[0], labels, inputs[1], labels, list(range(n)), "")
 
 
+# The best of several settings
+
+
+def test_the_settings_that_do_best_on_held_out_images_are_taken(monkeypatch, fits):
+    slow, fast = replace(SETTINGS, learning_rate=1e-7), replace(SETTINGS, learning_rate=0.003)
+    assert trained.best(two_digits(), "classical", [0, 1], [slow, fast]) == fast
+    assert trained.best(two_digits(), "classical", [0, 1], [slow]) == slow
+    assert len(fits) == 2  # one alone is not tried
+    shown = []
+    monkeypatch.setattr(trained, "course", lambda task, *_: shown.append(task) or trained.Course(np.ones((1, 1, 1)), *"ab"))
+    whole = two_digits()
+    trained.best(whole, "classical", [0], [slow, fast])
+    assert {len(task.test_labels) + len(task.train_labels) for task in shown} == {len(whole.train_labels)}
+
+
+def test_a_table_is_learned_whatever_its_width():
+    x = torch.randn(60, 7, generator=torch.Generator().manual_seed(0))
+    labels = (x[:, 0] > 0).long()
+    columns = Task("mine", "clean", "table", ["low", "high"], x[:40], labels[:40], x[40:], labels[40:], list(range(20)), "")
+    ensemble, _ = train(columns, "-Q-Ent", [0, 1], replace(SETTINGS, epochs=40, learning_rate=0.01))
+    assert ensemble.template.head.first.in_features == 7
+    assert (columns.accuracy(ensemble) > 0.7).all()
+
+
 # As each would be alone
 
 
