@@ -98,6 +98,36 @@ def run(
 
 
 @main.command()
+@click.argument("place")
+@click.option("-p", "--parameter", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Of the chapter your_data.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Report, .html [runs/NAME-examined.html].")
+@click.option("--overwrite", is_flag=True, help="Replace a report that is there.")
+def examine(place: str, given: tuple[tuple[str, str], ...], output: Path | None, overwrite: bool) -> None:
+    """Put data of your own through the book's test: a folder with a folder of pictures for each class, or a table.
+
+    Writes a report of one file, and beside it the executed notebook. `hqnn run --help your_data` lists the parameters, e.g.
+    `-p label diagnosis`, `-p head mine.py:MyLayer`.
+    """
+    from hqnn_utils.notebooks.reports import page
+
+    source = Path(place).expanduser()
+    chosen = dict(given) | {"source": str(source.resolve()) if source.exists() else place}
+    if ".py:" in (head := chosen.get("head", "")):
+        file, _, attribute = head.rpartition(":")
+        chosen["head"] = f"{Path(file).expanduser().resolve()}:{attribute}"
+    if not source.exists() and place not in ("breast_cancer", "wine"):
+        raise Refusal(f"there is no {place}: expected a folder, a table (.csv, .parquet, .npz), breast_cancer or wine", 2)
+    report = output or Path("runs") / f"{source.stem}-examined.html"
+    if report.exists() and not overwrite:
+        raise Refusal(f"{report} is there already: name another with --output, or replace it with --overwrite")
+    written = runs.run("your_data", chosen, report.with_suffix(".ipynb"), overwrite=overwrite)
+    files.write(report, page(files.read_notebook(written), f"What {source.stem} shows").encode())
+    for name, result in results.of(written).items():
+        click.echo(f"{name:32} {result.value} {result.unit}".rstrip())
+    click.echo(f"written: {click.format_filename(report)} and {click.format_filename(written)}")
+
+
+@main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-o", "--output", default="", help="Folder or URL to keep the runs in [what FILE says, else runs/FILE].")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time on this machine [one a core].")

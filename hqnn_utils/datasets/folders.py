@@ -31,7 +31,8 @@ NAMES = {
     "test": "test",
     "testing": "test",
 }
-"""Folders that are splits and no classes. Pictures for validation are trained on: settings are chosen by a split of ours."""
+"""Folders that are splits and no classes. Pictures for validation are trained on, since settings are chosen by a split of
+ours; where there are no others for the test, they are the test."""
 
 THUMBNAIL = 32
 """Pixels of a side of the grey picture by which near-identical ones are found."""
@@ -91,7 +92,10 @@ def read(folder: Path, unreadable: float = 0.1) -> Folder:
         raise DataError(f"{folder} is no folder: expected one with a folder for each class in it")
     inside = _folders(folder)
     has_splits = len(inside) > 1 and all(part.name.lower() in NAMES for part in inside)
-    places = [(NAMES[part.name.lower()] if has_splits else "train", part) for part in inside]
+    names = {part: NAMES[part.name.lower()] if has_splits else "train" for part in inside}
+    if has_splits and "test" not in names.values():
+        names |= {part: "test" for part in inside if part.name.lower().startswith("val")}
+    places = [(split, part) for part, split in names.items()]
     if has_splits and {split for split, _ in places} != {"train", "test"}:
         found = ", ".join(part.name for part in inside)
         raise DataError(f"{folder} has the folders {found}: expected train and test, or a folder for each class")

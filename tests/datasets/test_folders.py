@@ -52,6 +52,11 @@ def test_splits_by_any_of_their_names_and_validation_is_trained_on(folder):
     assert {s: len(found.photographs.of(s)) for s in ("train", "test")} == {"train": 12, "test": 6}
 
 
+def test_where_there_is_no_test_validation_is_the_test(folder):
+    found = folders.read(folder(two_classes(("train/", "val/"), each=4)))
+    assert {s: len(found.photographs.of(s)) for s in ("train", "test")} == {"train": 8, "test": 8}
+
+
 def test_folders_in_folders_other_endings_and_hidden_files(folder):
     odd = {"cat/deep/er/x.jpeg": noise(90), ".hidden/y.png": noise(91), "cat/.DS_Store": b"x", "__MACOSX/cat/z.png": noise(92)}
     path = folder(two_classes() | odd)
@@ -111,7 +116,7 @@ def test_a_split_keeps_the_same_pictures_together(folder):
         (two_classes(each=4), "has 4 pictures: each class needs at least 5"),
         (two_classes() | {"bird/x.txt": b"x"}, "has no pictures of the class 'bird'"),
         (two_classes(("train/",)) | {"test/cat/1.png": noise(1)}, "no pictures of the class 'dog' for test"),
-        (two_classes(("train/", "val/")), "has the folders train, val: expected train and test"),
+        (two_classes(("train/", "training/")), "has the folders train, training: expected train and test"),
         (dict.fromkeys(["cat/1", "dog/2"], b"x"), "2 of 2 files"),
     ],
 )
