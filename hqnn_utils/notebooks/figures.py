@@ -385,7 +385,7 @@ def specification_curve(gains: pd.DataFrame, choices: pd.DataFrame, ylabel: str,
 
     Source: Simonsohn, Simmons and Nelson 2020.
     """
-    finite("gains", gains[["value", "low", "high"]], universe=gains.index)
+    finite("gains", gains[["value", "low", "high"]], universe=list(gains.index))
     order = gains["value"].to_numpy().argsort()
     value, low, high = gains[["value", "low", "high"]].to_numpy()[order].T
     levels = [(column, level) for column in choices for level in _levels(choices[column])]
