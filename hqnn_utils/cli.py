@@ -118,6 +118,10 @@ def examine(place: str, given: tuple[tuple[str, str], ...], output: Path | None,
     if not source.exists() and place not in ("breast_cancer", "wine"):
         raise Refusal(f"there is no {place}: expected a folder, a table (.csv, .parquet, .npz), breast_cancer or wine", 2)
     report = output or Path("runs") / f"{source.stem}-examined.html"
+    if report.suffix != ".html":
+        raise Refusal(
+            f"a report is HTML, and its notebook lies beside it: expected a name that ends in .html, got {report}", 2
+        )
     if report.exists() and not overwrite:
         raise Refusal(f"{report} is there already: name another with --output, or replace it with --overwrite")
     written = runs.run("your_data", chosen, report.with_suffix(".ipynb"), overwrite=overwrite)

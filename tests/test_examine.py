@@ -82,11 +82,12 @@ def test_a_layer_of_ones_own_is_examined(hqnn, table, tmp_path, monkeypatch):
         ("{table}", ["-p", "label", "diagnosis", "-p", "head", "no.module:layer"], "can't be had (ModuleNotFoundError"),
         ("{table}", ["-p", "label", "diagnosis", "-p", "depth", "9"], "allowed is in [1, 8]"),
         ("{folder}", [], "two classes or more are needed"),
+        ("wine", ["-o", "report.ipynb"], "expected a name that ends in .html, got report.ipynb"),
     ],
 )
 def test_what_can_not_be_examined_is_refused_and_nothing_is_written(hqnn, table, tmp_path, place, given, said):
     (tmp_path / "empty").mkdir()
     place = place.format(table=table, folder=tmp_path / "empty")
-    done = hqnn("examine", place, *given, "-o", str(tmp_path / "report.html"))
+    done = hqnn("examine", place, "-o", str(tmp_path / "report.html"), *given)
     assert done.returncode != 0 and said in done.stderr, done.stderr
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".html", ".ipynb")]

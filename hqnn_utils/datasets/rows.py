@@ -115,6 +115,9 @@ def _rows(path: Path, table: pd.DataFrame, label: str, group: str, split: str) -
     if len(classes) < 2 or counts.min() < LEAST:
         found = ", ".join(f"{name} ({counts[name]})" for name in classes[:10])
         raise DataError(f"{path} needs two classes or more with at least {LEAST} rows each, got {found}")
+    if group and table[group].isna().any():
+        row = int(np.flatnonzero(table[group].isna())[0])
+        raise DataError(f"{path}, column {group!r}, row {row + 1}: every row needs a group")
     splits = None
     if split:
         splits = np.where(table[split].astype(str).str.lower().isin(["test", "testing"]), "test", "train")

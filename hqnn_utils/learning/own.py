@@ -107,7 +107,7 @@ def _try(named: str, make: Middle, n: int, depth: int) -> None:
         raise MiddleError(f"{named} makes {got} of (3, {n}): a middle hands on as many numbers as it takes")
     if not y.isfinite().all():
         raise MiddleError(f"{named} makes numbers that are not finite")
-    if not y.requires_grad or not torch.autograd.grad(y.sum(), x, allow_unused=True)[0] is not None:
+    if not y.requires_grad or torch.autograd.grad(y.sum(), x, allow_unused=True)[0] is None:
         raise MiddleError(f"{named} has no gradient with respect to its input, so that nothing before it could be trained")
     if not _is_settled(module, x.detach()):
         raise MiddleError(

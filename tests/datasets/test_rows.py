@@ -61,6 +61,7 @@ def test_other_content_has_another_checksum(tmp_path):
         ({"label": ["x"] * 8 + ["y"] * 4}, {}, "got x (8), y (4)"),
         ({}, {"label": "kind"}, "has no column 'kind': it has a, b, label"),
         ({}, {"group": "patient"}, "has no column 'patient'"),
+        ({"patient": [1.0] * 11 + [np.nan]}, {"group": "patient"}, "column 'patient', row 12: every row needs a group"),
         ({"part": ["train", "test"] * 6}, {"split": "part"}, "has no rows of the class 'x' for test"),
     ],
 )
