@@ -87,14 +87,18 @@ def run(
     if wants_help or chapter is None:
         click.echo(context.get_help() + "\n\n" + _describe(chapter))
         context.exit(0 if wants_help else 2)
-    repeated = {name for name, _ in given if [n for n, _ in given].count(name) > 1}
-    if repeated:
-        raise parameters.ParameterError(f"parameter {', '.join(sorted(repeated))} is given more than once")
-    written = runs.run(chapter, dict(given), output, overwrite=overwrite, keep_failed=keep_failed)
+    written = runs.run(chapter, _once_each(given), output, overwrite=overwrite, keep_failed=keep_failed)
     if is_file := written.is_file() and str(written) != "-":
         for name, result in results.of(written).items():
             click.echo(f"{name:32} {result.value} {result.unit}".rstrip())
     click.echo(f"written: {click.format_filename(written)}", err=not is_file)  # else the notebook itself may be on its way
+
+
+def _once_each(given: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    repeated = {name for name, _ in given if [n for n, _ in given].count(name) > 1}
+    if repeated:
+        raise parameters.ParameterError(f"parameter {', '.join(sorted(repeated))} is given more than once")
+    return dict(given)
 
 
 @main.command()
@@ -111,10 +115,11 @@ def examine(place: str, given: tuple[tuple[str, str], ...], output: Path | None,
     from hqnn_utils.notebooks.reports import page
 
     source = Path(place).expanduser()
-    chosen = dict(given) | {"source": str(source.resolve()) if source.exists() else place}
-    if ".py:" in (head := chosen.get("head", "")):
-        file, _, attribute = head.rpartition(":")
-        chosen["head"] = f"{Path(file).expanduser().resolve()}:{attribute}"
+    chosen = _once_each(given) | {"source": str(source.resolve()) if source.exists() else place}
+    for name in ("head", "backbone"):  # a kernel may run in another folder
+        if ".py:" in (named := chosen.get(name, "")):
+            file, _, attribute = named.rpartition(":")
+            chosen[name] = f"{Path(file).expanduser().resolve()}:{attribute}"
     if not source.exists() and place not in ("breast_cancer", "wine"):
         raise Refusal(f"there is no {place}: expected a folder, a table (.csv, .parquet, .npz), breast_cancer or wine", 2)
     report = output or Path("runs") / f"{source.stem}-examined.html"
@@ -283,27 +288,46 @@ STEP = 100
 
 
 @main.command()
-@click.option("--n", "images", type=click.IntRange(1), required=True, help="How many test images there are.")
-@click.option("--correct", "is_count", is_flag=True, help="What follows are counts of correct images.")
-@click.option("--accuracy", "is_share", is_flag=True, help="What follows are accuracies as they are printed.")
+@click.option("--n", "images", type=click.IntRange(1), help="How many test images there are.")
+@click.option("--table", type=click.Path(path_type=Path), help="Numbers of several data sets: a .csv, a row each.")
+@click.option("--correct", "is_count", is_flag=True, help="The numbers are counts of correct images.")
+@click.option("--accuracy", "is_share", is_flag=True, help="The numbers are accuracies as they are printed.")
 @click.option("--runs", type=click.IntRange(1), default=1, help="Networks of each method that the numbers come from.")
 @click.option("--tried", type=click.IntRange(1), default=1, help="Settings, epochs or seeds of which the best is printed.")
-@click.argument("printed", nargs=-1, required=True)
-def claim(images: int, is_count: bool, is_share: bool, runs: int, tried: int, printed: tuple[str, ...]) -> None:
+@click.argument("printed", nargs=-1)
+def claim(
+    images: int | None,
+    table: Path | None,
+    is_count: bool,
+    is_share: bool,
+    runs: int,
+    tried: int,
+    printed: tuple[str, ...],
+) -> None:
     """Say what PRINTED accuracies of two or more methods can show, at best and at worst.
 
     \b
     hqnn claim --n 153 --correct 145 148
     hqnn claim --n 220 --accuracy ResNet18=0.8727 with-circuit=0.9364 --tried 20
+    hqnn claim --table paper.csv --accuracy
+
+    A table has the columns `set` and `images`, and one for each method.
     """
     from hqnn_utils.evidence import printed as of_paper
 
     if is_count == is_share:
         raise Refusal("say what the numbers are: --correct 145 148, or --accuracy 0.948 0.967", 2)
+    if (images is None) == (table is None) or (table is None) != bool(printed):
+        raise Refusal("either --n and the numbers of one data set, or --table and a file of several, are needed", 2)
     try:
-        click.echo("\n".join(of_paper.told(images, of_paper.named(printed, images, is_count), runs, tried)))
+        if table is None:
+            assert images is not None
+            lines = of_paper.told(images, of_paper.named(printed, images, is_count), runs, tried)
+        else:
+            lines = of_paper.told_of_sets(of_paper.read(table, is_count), runs, tried)
     except ValueError as error:
         raise Refusal(error, 2) from None
+    click.echo("\n".join(lines))
 
 
 @main.group()

@@ -1,29 +1,24 @@
 """`hqnn examine`: from a table or a layer of one's own to a report that opens with the verdict, or a sentence."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from running import until
 
+from hqnn_utils import files
 from hqnn_utils.notebooks import kernels, results
 
 QUICK = [
-    "-p",
-    "draws",
-    "2",
-    "-p",
-    "epochs",
-    "3",
-    "-p",
-    "seeds",
-    "2",
-    "-p",
-    "controls",
-    "-linear",
-    "-p",
-    "learning_rates",
-    "0.01",
+    word
+    for pair in ("draws 2", "epochs 3", "seeds 2", "controls -linear", "learning_rates 0.01")
+    for word in f"-p {pair}".split()
 ]
 
 
@@ -74,6 +69,38 @@ def test_a_layer_of_ones_own_is_examined(hqnn, table, tmp_path, monkeypatch):
     assert "accuracy_yours" in done.stdout
 
 
+def test_a_killed_examination_leaves_no_report_and_goes_on_where_it_was(hqnn, table, tmp_path):
+    (tmp_path / "mine.py").write_text("from torch import nn\n\ndef layer(n): return nn.Linear(n, n)\n")
+    renamed = table.rename(tmp_path / f"patients{os.getpid()}.csv")
+    given = [*QUICK, "-p", "label", "diagnosis", "-p", "head", f"{tmp_path / 'mine.py'}:layer"]
+    report, kept = tmp_path / "report.html", files.cache() / "trained"
+
+    def trained():
+        return {path: path.stat().st_mtime_ns for path in kept.glob(f"{renamed.stem}-*.kept")}
+
+    command = [str(Path(sys.executable).with_name("hqnn")), "examine", str(renamed), *given, "-o", str(report)]
+    killed = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert until(lambda: len(trained()) > 3)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        before = trained()
+        assert not [path for path in tmp_path.iterdir() if path.suffix in (".html", ".ipynb")]
+        done = hqnn("examine", str(renamed), *given, "-o", str(report))
+        assert done.returncode == 0, done.stderr
+        assert before.items() <= trained().items() and len(before) < len(trained())
+        once = results.of(report.with_suffix(".ipynb"))
+        before = trained()
+        assert hqnn("examine", str(renamed), *given, "-o", str(report), "--overwrite").returncode == 0
+        assert trained() == before, "what was trained, a layer of one's own too, is not trained again"
+        assert {n: r.value for n, r in results.of(report.with_suffix(".ipynb")).items()} == {
+            n: r.value for n, r in once.items()
+        }
+    finally:
+        for path in kept.glob(f"{renamed.stem}-*"):
+            path.unlink()
+
+
 @pytest.mark.parametrize(
     ("place", "given", "said"),
     [
@@ -81,6 +108,7 @@ def test_a_layer_of_ones_own_is_examined(hqnn, table, tmp_path, monkeypatch):
         ("{table}", [], "has no column 'label': it has a, b, c, patient, diagnosis"),
         ("{table}", ["-p", "label", "diagnosis", "-p", "head", "no.module:layer"], "can't be had (ModuleNotFoundError"),
         ("{table}", ["-p", "label", "diagnosis", "-p", "depth", "9"], "allowed is in [1, 8]"),
+        ("{table}", ["-p", "depth", "1", "-p", "depth", "2"], "parameter depth is given more than once"),
         ("{folder}", [], "two classes or more are needed"),
         ("wine", ["-o", "report.ipynb"], "expected a name that ends in .html, got report.ipynb"),
     ],

@@ -5,7 +5,7 @@ run that was stopped goes on where it was. They depend on the weights, the image
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hqnn_utils import files
-from hqnn_utils.datasets.catalogue import DataError, entry
+from hqnn_utils.datasets import frozen
+from hqnn_utils.datasets.catalogue import DataError, entries, entry
+from hqnn_utils.datasets.frozen import Frozen
 from hqnn_utils.datasets.photos import Photos, decode
 from hqnn_utils.kept import Kept
 
@@ -30,7 +32,7 @@ BATCH = 16
 """So many are computed at a time."""
 
 WIDTH = 512
-"""Numbers that the last layer is shown of each."""
+"""Numbers that the last layer of ResNet18 is shown of each."""
 
 
 def resnet18(weights: str = "resnet18-pqf") -> nn.Module:
@@ -107,56 +109,78 @@ def prepared(paths: Sequence[Path], hashes: Sequence[str] = ()) -> Float[Tensor,
     """
     from torchvision.models import ResNet18_Weights
 
-    transform = ResNet18_Weights.IMAGENET1K_V1.transforms()
+    return _prepared(paths, hashes, ResNet18_Weights.IMAGENET1K_V1.transforms())
+
+
+def _prepared(paths: Sequence[Path], hashes: Sequence[str], prepare: Callable) -> Tensor:
     return torch.stack(
-        [transform(decode(path, sha256)) for path, sha256 in zip(paths, hashes or [""] * len(paths), strict=True)]
+        [prepare(decode(path, sha256)) for path, sha256 in zip(paths, hashes or [""] * len(paths), strict=True)]
     )
 
 
-def features(photographs: Photos, weights: str = "resnet18-pqf", cache: Path | None = None) -> Float[Tensor, "n 512"]:
+def features(
+    photographs: Photos, weights: str = "resnet18-pqf", cache: Path | None = None, device: str = "cpu"
+) -> Float[Tensor, "n features"]:
     """What the frozen network makes of each photograph, in the order of its paths: the input of its last layer.
 
     Computed once. Of processes that ask at the same time one computes, and the others wait for it. What is not as it was kept,
     be it by one bit, is computed anew, with a warning.
 
     Args:
-        weights: as for `resnet18`.
+        weights: as for `resnet18`, or another network, as for `frozen.load`.
         cache: the folder to keep them in; by default `features/` of `files.cache()`.
+        device: of torch, to compute them on; what was kept is taken as it is, whatever made it.
 
     Raises:
         DataError: a photograph that does not decode or was altered after it was checked, weights that cannot be had, features
             that are no numbers, or a folder that cannot be written.
     """
-    origin = "\n".join([weights, PREPARED, photographs.sha256, *photographs.hashes])
-    kept = Kept(cache or files.cache() / "features", f"{photographs.name}-{weights}", origin)
-    found = _rows(kept.read())
+    other = None if weights in entries() else frozen.load(weights)
+    seen_by = [other.origin] if other else [weights, PREPARED]
+    origin = "\n".join([*seen_by, photographs.sha256, *photographs.hashes])
+    name = weights.rpartition(":")[2]
+    kept = Kept(cache or files.cache() / "features", f"{photographs.name}-{name}", origin)
+    width = other.width if other else WIDTH
+    found = _rows(kept.read(), width)
     if len(found) < len(photographs):
         with kept.alone():
-            found = _completed(_rows(kept.read()), photographs, weights, kept)  # another process may have been faster
+            found = _rows(kept.read(), width)  # another process may have been faster
+            found = _completed(found, photographs, lambda: other or _resnet18(weights), kept, device)
     return torch.from_numpy(found.copy())
 
 
-def _completed(found: np.ndarray, photographs: Photos, weights: str, kept: Kept) -> np.ndarray:
+def _resnet18(weights: str) -> Frozen:
+    from torchvision.models import ResNet18_Weights
+
+    network = resnet18(weights)
+    network.fc = nn.Identity()
+    return Frozen(network, ResNet18_Weights.IMAGENET1K_V1.transforms(), WIDTH, weights)
+
+
+def _completed(found: np.ndarray, photographs: Photos, load: Callable[[], Frozen], kept: Kept, device: str) -> np.ndarray:
     if starts := range(len(found), len(photographs), PART):
-        network = resnet18(weights)
-        network.fc = nn.Identity()
+        by = load()
+        network = by.network.to(device)
         with tqdm(starts, desc=photographs.name, unit="part", leave=False) as bar:
             for start in bar:
                 part = slice(start, start + PART)
-                found = np.concatenate([found, _computed(network, photographs.paths[part], photographs.hashes[part])])
+                shown = photographs.paths[part], photographs.hashes[part]
+                found = np.concatenate([found, _computed(network, *shown, by.prepare, device)])
                 kept.write(found.tobytes())
     return found
 
 
-def _rows(kept: bytes | None) -> np.ndarray:
+def _rows(kept: bytes | None, width: int) -> np.ndarray:
     """What was kept of the features, from the first photograph on; nothing at first."""
-    return np.frombuffer(kept or b"", "<f4").reshape(-1, WIDTH)
+    return np.frombuffer(kept or b"", "<f4").reshape(-1, width)
 
 
 @torch.no_grad()
-def _computed(network: nn.Module, paths: Sequence[Path], hashes: Sequence[str]) -> np.ndarray:
+def _computed(network: nn.Module, paths: Sequence[Path], hashes: Sequence[str], prepare: Callable, device: str) -> np.ndarray:
     batches = [slice(start, start + BATCH) for start in range(0, len(paths), BATCH)]
-    part = torch.cat([network(prepared(paths[batch], hashes[batch])) for batch in batches]).numpy()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # on a GPU too, single precision is single precision
+        seen = [network(_prepared(paths[batch], hashes[batch], prepare).to(device)) for batch in batches]
+    part = torch.cat(seen).flatten(1).numpy(force=True)
     odd = np.flatnonzero(~np.isfinite(part).all(axis=1))
     if len(odd):
         raise DataError(f"the features of {paths[odd[0]]} hold NaN or infinity: the weights of the network are not sound")

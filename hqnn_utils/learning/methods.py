@@ -12,9 +12,9 @@ from torch import nn
 from hqnn_utils.learning.models import Affine, LeNet, Middle, Sine, dressed
 from hqnn_utils.quantum.layers import RANDOM, QuantumLayer, VariationalLayer
 
-BODIES = {"LeNet": 84, "ResNet18": 512, "table": 0}
-"""The bodies, and how many features each hands to its head. `ResNet18` is frozen: what is shown are its features. Of a `table`
-these are its columns, as many as there are."""
+BODIES = {"LeNet": 84, "ResNet18": 512, "features": 0}
+"""The bodies, and how many features each hands to its head. `ResNet18` is frozen: what is shown are its features. `features`
+are any others, as many as there are: columns of a table, or what another frozen network makes."""
 
 LINEAR = "-linear"
 """The method without a middle: its head is one linear layer from the features to the scores."""
@@ -73,7 +73,7 @@ CIRCUITS: dict[str, tuple[str, ...]] = {
 
 def title(body: str, method: str | Middle) -> str:
     """The name of a network as the slides write it, e.g. `ResNet18-Q-Ent`; a middle of your own has that of its function."""
-    name = method if isinstance(method, str) else "-" + getattr(method, "__name__", "own")
+    name = method if isinstance(method, str) else "-" + getattr(method, "name", getattr(method, "__name__", "own"))
     return body + name.removeprefix("classical")
 
 

@@ -1,16 +1,16 @@
 """A middle of one's own: any module or circuit from n numbers to n numbers, found by name, and tried before it is trained."""
 
-import importlib
-import importlib.util
+import hashlib
 import inspect
 from copy import deepcopy
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pennylane as qml
 import torch
 from torch import Tensor, nn
 
+from hqnn_utils import named as names
 from hqnn_utils.errors import BookError
 from hqnn_utils.learning.models import Middle
 from hqnn_utils.learning.training import Ensemble
@@ -21,7 +21,22 @@ class MiddleError(BookError):
     """A middle of one's own that can't be found, or can't be trained in a head."""
 
 
-def middle(named: str, n: int, depth: int = 2) -> Middle:
+@dataclass(frozen=True)
+class Own:
+    """What makes a middle of one's own, called with n and depth."""
+
+    name: str
+    """Of its networks: `ResNet18-name`."""
+    make: Middle
+    fingerprint: str
+    """Of its code and of what it does: so that what was trained with it is found again, and nothing else is."""
+
+    def __call__(self, n: int, depth: int) -> nn.Module:
+        """A middle, with weights of its own."""
+        return self.make(n, depth)
+
+
+def middle(named: str, n: int, depth: int = 2) -> Own:
     """What makes a middle of one's own for `methods.network`.
 
     Args:
@@ -35,32 +50,14 @@ def middle(named: str, n: int, depth: int = 2) -> Middle:
             depends on other rows or on chance; or it can't be trained many at a time. The sentence says what was found and
             what was expected.
     """
-    found = _named(named)
     try:
-        make = _maker(found)
+        make = _maker(names.attribute(named))
     except (TypeError, ValueError) as error:
         raise MiddleError(f"{named} is no middle ({error})") from None
-    make.__name__ = named.rpartition(":")[2]  # how its networks are called
+    except BookError as error:
+        raise MiddleError(f"a middle of your own: {error}") from None
     _try(named, make, n, depth)
-    return make
-
-
-def _named(named: str) -> Any:
-    place, _, attribute = named.rpartition(":")
-    if not place or not attribute:
-        raise MiddleError(f"a middle is named by package.module:attribute or file.py:attribute, got {named!r}")
-    try:
-        if place.endswith(".py"):
-            path = Path(place).expanduser().resolve(strict=True)
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-        return getattr(module, attribute)
-    except Exception as error:  # what a file of anyone's may raise
-        raise MiddleError(f"{named!r} can't be had ({type(error).__name__}: {error})") from None
+    return Own(named.rpartition(":")[2], make, _fingerprint(named, make, n, depth))
 
 
 def _maker(found: Any) -> Middle:
@@ -120,6 +117,23 @@ def _try(named: str, make: Middle, n: int, depth: int) -> None:
             f"{named} can't be trained many at a time, by torch.vmap ({type(error).__name__}: {str(error)[:200]}): "
             "leave out what looks at values"
         ) from None
+
+
+def _fingerprint(named: str, make: Middle, n: int, depth: int) -> str:
+    """Of the file, and of values and slopes over ten orders of size, since a file may use others that have changed."""
+    digest = hashlib.sha256(names.source(named).read_bytes())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = make(n, depth)
+        x = (torch.randn(110, n) * torch.logspace(-5, 5, 110)[:, None]).requires_grad_()
+        weights = dict(module.named_parameters())
+        y = module(x)
+        slopes = torch.autograd.grad(y.sum(), [x, *weights.values()], allow_unused=True)
+    for name, tensor in {"y": y, **dict(module.state_dict())}.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy(force=True).tobytes())
+    for slope in slopes:
+        digest.update(b"none" if slope is None else slope.numpy(force=True).tobytes())
+    return digest.hexdigest()
 
 
 def _is_settled(module: nn.Module, x: Tensor) -> bool:

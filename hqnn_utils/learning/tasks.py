@@ -20,7 +20,7 @@ from hqnn_utils.datasets import backbone, catalogue, digits, photos
 from hqnn_utils.datasets.catalogue import DataError, MissingData, entry
 from hqnn_utils.datasets.folders import Folder
 from hqnn_utils.datasets.rows import Rows
-from hqnn_utils.learning.training import Ensemble
+from hqnn_utils.learning.training import Ensemble, torch_device
 
 SPLITS = ("both", "published", "clean")
 
@@ -95,12 +95,14 @@ def task(
     return FEATURES[features](_of_photographs(split, weights, clean))
 
 
-def _of_photographs(photographs: photos.Photos, weights: str, clean: bool) -> Task:
-    inputs, labels = backbone.features(photographs, weights), torch.from_numpy(photographs.labels)
+def _of_photographs(photographs: photos.Photos, weights: str, clean: bool, device: str = "cpu") -> Task:
+    inputs = backbone.features(photographs, weights, device=device)
+    labels = torch.from_numpy(photographs.labels)
     train, test = photographs.of("train"), photographs.of("test")
     shown = inputs[train], labels[train], inputs[test], labels[test]
     items, split = [photographs.paths[row] for row in test], "clean" if clean else "published"
-    return Task(photographs.name, split, "ResNet18", photographs.classes, *shown, items, photographs.sha256)
+    body = "ResNet18" if weights in catalogue.entries() else "features"
+    return Task(photographs.name, split, body, photographs.classes, *shown, items, photographs.sha256)
 
 
 def given(
@@ -111,6 +113,7 @@ def given(
     near: float = 4.0,
     weights: str = "resnet18-pqf",
     features: str = "centred",
+    device: str = "cpu",
 ) -> Task:
     """Anyone's pictures or table as a task.
 
@@ -120,7 +123,9 @@ def given(
             nearly so, are never on both sides of a split that is drawn.
         share: of the rows that are for the test, where they have no split of their own.
         near: how like each other pictures are that count as the same, as for `Folder.same`.
-        weights, features: as for `task`.
+        weights: of the frozen network, or another one, as for `backbone.features`.
+        features: as for `task`.
+        device: that computes what the network makes of pictures, one of `training.DEVICES`.
 
     Raises:
         ValueError: as `task`, or a share outside (0, 1).
@@ -130,10 +135,10 @@ def given(
         raise ValueError(f"features are one of {', '.join(FEATURES)}, a redraw 0 or more, a share in (0, 1)")
     if isinstance(own, Folder):
         pictures = own.photographs
-        if redraw or not own.has_splits:
+        if is_drawn := redraw > 0 or not own.has_splits:
             number = len(pictures.of("test")) or round(share * len(pictures))
             pictures = photos.clean(pictures, own.same(near), redraw, number)
-        return FEATURES[features](_of_photographs(pictures, weights, redraw > 0 or not own.has_splits))
+        return FEATURES[features](_of_photographs(pictures, weights, is_drawn, torch_device(device).type))
     splits = own.splits
     if redraw or splits is None:
         number = round(share * len(own.labels)) if splits is None else int((splits == "test").sum())
@@ -145,7 +150,7 @@ def given(
     inputs, labels = torch.from_numpy(own.features), torch.from_numpy(own.labels)
     shown = inputs[train], labels[train], inputs[test], labels[test]
     split = "clean" if redraw or own.splits is None else "published"
-    return FEATURES[features](Task(own.name, split, "table", own.classes, *shown, test.tolist(), own.sha256))
+    return FEATURES[features](Task(own.name, split, "features", own.classes, *shown, test.tolist(), own.sha256))
 
 
 def held_out(task: Task, share: float = 0.2, seed: int = 0) -> Task:

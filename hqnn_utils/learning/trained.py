@@ -56,7 +56,8 @@ def train(
     """Networks of a method, all seeds at once, by cross-entropy; trained, or as they were trained before.
 
     Args:
-        method: one of `methods.METHODS`, or what makes a middle of your own; the latter is trained each time.
+        method: one of `methods.METHODS`, or what makes a middle of your own; the latter is trained each time unless it has a
+            `fingerprint`, as those of `own.middle` have.
 
     Returns:
         The networks, and the course of their training loss.
@@ -131,8 +132,9 @@ def _once(
     settings: Settings,
     compute: Callable[[], dict[str, ndarray]],
 ) -> dict[str, ndarray]:
-    """The arrays that were kept, or else computed; those of a method without a name are not kept."""
-    if not isinstance(method, str):
+    """The arrays that were kept, or else computed; those of a method without name or fingerprint are not kept."""
+    fingerprint = "" if isinstance(method, str) else getattr(method, "fingerprint", "")
+    if not (isinstance(method, str) or fingerprint):
         return compute()
     origin = {
         "what": what,
@@ -141,7 +143,7 @@ def _once(
         "settings": _seen(method, settings) | {"device": torch_device(settings.device).type},
         "data": _checksum(task),
         "torch": torch.__version__,
-        "code": _code(),
+        "code": _code() + fingerprint,
     }
     kept = Kept(files.cache() / "trained", f"{task.name}-{origin['method']}-{what}", json.dumps(origin, sort_keys=True))
 
@@ -154,9 +156,10 @@ def _once(
         return dict(arrays)
 
 
-def _seen(method: str, settings: Settings) -> dict[str, Any]:
+def _seen(method: str | Middle, settings: Settings) -> dict[str, Any]:
     """The settings that make a difference to a method: a classical head does not know of an entangler."""
-    unseen = {"depth", "entangler", "start"}.difference(CIRCUITS.get(method, ()))
+    seen = CIRCUITS.get(method, ()) if isinstance(method, str) else ("depth",)
+    unseen = {"depth", "entangler", "start"}.difference(seen)
     return {name: value for name, value in asdict(settings).items() if name not in unseen}
 
 

@@ -49,7 +49,7 @@ def test_every_method_gives_a_score_of_each_class_for_each_row(body, method, n_c
 
 
 def test_the_bodies_and_methods_are_those_of_the_table():
-    assert set(BODIES) == {*INPUTS, "table"} and set(METHODS) == {*MIDDLES, "-linear"}
+    assert set(BODIES) == {*INPUTS, "features"} and set(METHODS) == {*MIDDLES, "-linear"}
 
 
 @pytest.mark.parametrize(("method", "name"), [("classical", "LeNet"), ("-Q-Ent", "LeNet-Q-Ent")])
@@ -228,7 +228,7 @@ def test_a_start_moves_no_weights_but_those_of_the_circuit():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"body": "AlexNet"}, "unknown body 'AlexNet': choose one of LeNet, ResNet18, table"),
+        ({"body": "AlexNet"}, "unknown body 'AlexNet': choose one of LeNet, ResNet18, features"),
         ({"method": ""}, "unknown method '': choose one of classical, -Q, -Q-Ent, .*, -linear"),
         ({"method": "-q"}, "unknown method '-q'"),
         ({"start": "far"}, "unknown start 'far': choose one of near zero, uniform"),

@@ -1,14 +1,17 @@
 """Middles of anyone: found by name, tried, and trained as the book's own; or refused with a sentence."""
 
+import importlib
 import re
+import sys
 import textwrap
 
 import pytest
 import torch
 
-from hqnn_utils.learning import own
+from hqnn_utils.learning import own, trained
 from hqnn_utils.learning.methods import network
 from hqnn_utils.learning.own import MiddleError
+from hqnn_utils.learning.tasks import Task
 from hqnn_utils.learning.training import Ensemble
 from hqnn_utils.quantum.layers import CircuitLayer
 
@@ -75,7 +78,7 @@ def test_modules_functions_and_circuits_are_middles(mine, attribute):
     make = own.middle(mine(attribute), 3)
     ensemble = Ensemble(lambda: network("ResNet18", make, 2, n_qubits=3), range(2))
     assert ensemble(torch.randn(2, 5, 512)).shape == (2, 5, 2)
-    assert make.__name__ == attribute
+    assert make.name == attribute
     if attribute in ("layer", "pair"):
         assert isinstance(make(3, 2), CircuitLayer)
 
@@ -120,10 +123,44 @@ def test_what_is_no_middle_is_refused_with_a_sentence(mine, attribute, said):
         own.middle(mine(attribute), 3)
 
 
+def test_what_was_trained_with_it_is_kept_until_it_changes(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr(trained.files, "cache", lambda: tmp_path / "cache")
+    x, labels = torch.randn(24, 5), torch.arange(24) % 2
+    task = Task("mine", "clean", "features", ["low", "high"], x[:16], labels[:16], x[16:], labels[16:], list(range(8)), "")
+    settings = trained.Settings(epochs=1, batch_size=8, learning_rate=0.01, n_qubits=3)
+    fits, fit = [], trained.fit
+    monkeypatch.setattr(trained, "fit", lambda *given, **how: fits.append(given) or fit(*given, **how))
+
+    def run(attribute="Cubed"):
+        return trained.course(task, own.middle(mine(attribute), 3), range(2), settings)
+
+    first, again = run(), run()
+    assert len(fits) == 1 and (first.loss == again.loss).all()
+    run("deep")
+    assert len(fits) == 2
+    file = tmp_path / "mine.py"
+    file.write_text(file.read_text().replace("self.factor * x**3", "self.factor * x**3 + (x - 900).relu()"))
+    run()  # another function far away from where it was tried
+    assert len(fits) == 3
+
+
+def test_a_file_that_a_middle_uses_counts_too(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.py").write_text("import hqnn_part\ndef layer(n): return hqnn_part.Part(n)\n")
+    part = "from torch import nn\nclass Part(nn.Linear):\n    def __init__(self, n): super().__init__(n, n)\n"
+    (tmp_path / "hqnn_part.py").write_text(part)
+    found = [own.middle(f"{tmp_path}/mine.py:layer", 3).fingerprint for _ in range(2)]
+    assert found[0] == found[1]
+    (tmp_path / "hqnn_part.py").write_text(part + "    def forward(self, x): return super().forward(x).clamp(-1e3, 1e3)\n")
+    monkeypatch.delitem(sys.modules, "hqnn_part")
+    importlib.invalidate_caches()
+    assert own.middle(f"{tmp_path}/mine.py:layer", 3).fingerprint != found[0]
+
+
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ("mine", "named by package.module:attribute or file.py:attribute, got 'mine'"),
+        ("mine", "expected package.module:attribute or file.py:attribute, got 'mine'"),
         ("no.such.module:layer", "can't be had (ModuleNotFoundError"),
         ("no/such/file.py:layer", "can't be had (FileNotFoundError"),
     ],

@@ -423,7 +423,7 @@ def table(groups: list[int] | None = None, splits: list[str] | None = None) -> r
 
 def test_a_table_is_shared_out_with_the_shares_of_its_classes():
     found, other = given(table(), features="raw"), given(table(), 1, features="raw")
-    assert (found.body, found.split, found.name, found.classes) == ("table", "clean", "mine", ["x", "y"])
+    assert (found.body, found.split, found.name, found.classes) == ("features", "clean", "mine", ["x", "y"])
     assert (len(found.train_labels), len(found.test_labels)) == (14, 6) and found.test_labels.bincount().tolist() == [3, 3]
     everything = torch.cat([found.train_inputs, found.test_inputs])[:, 0].sort().values
     assert torch.equal(everything, torch.arange(0, 40, 2).float())

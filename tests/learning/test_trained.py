@@ -79,7 +79,7 @@ def test_the_settings_that_do_best_on_held_out_images_are_taken(monkeypatch, fit
 def test_a_table_is_learned_whatever_its_width():
     x = torch.randn(60, 7, generator=torch.Generator().manual_seed(0))
     labels = (x[:, 0] > 0).long()
-    columns = Task("mine", "clean", "table", ["low", "high"], x[:40], labels[:40], x[40:], labels[40:], list(range(20)), "")
+    columns = Task("mine", "clean", "features", ["low", "high"], x[:40], labels[:40], x[40:], labels[40:], list(range(20)), "")
     ensemble, _ = train(columns, "-Q-Ent", [0, 1], replace(SETTINGS, epochs=40, learning_rate=0.01))
     assert ensemble.template.head.first.in_features == 7
     assert (columns.accuracy(ensemble) > 0.7).all()
