@@ -67,7 +67,7 @@ chapters: $(READY)  ## run every chapter with its default parameters and renew i
 	$(MAKE) numbers
 
 numbers: $(READY)  ## write the recorded numbers into the sentences of all pages
-	$(BIN)/hqnn numbers book/*.md book/*/*.md book/*/*.ipynb
+	$(BIN)/hqnn numbers README.md book/*.md book/*/*.md book/*/*.ipynb
 
 results: $(READY)  ## run the sweeps of data/sweeps and renew the tables under data/results that chapters read
 	for file in data/sweeps/*.toml; do name=$$(basename $$file .toml); $(BIN)/hqnn sweep $$file && \

@@ -14,7 +14,7 @@ from hqnn_utils.notebooks import parameters, results, runs
 BOOK = Path(__file__).parents[2] / "book"
 PATHS = list(runs.chapters().values())
 chapter = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-PROSE = [*BOOK.rglob("*.md"), *PATHS]
+PROSE = [BOOK.parent / "README.md", *BOOK.rglob("*.md"), *PATHS]
 FENCED = re.compile(r"^(`{3,}).*?^\1", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 
