@@ -1,11 +1,15 @@
-"""The browser in which pages and notebooks are opened."""
+"""The built book, and the browser in which pages and notebooks are opened."""
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import BrowserContext, sync_playwright
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +25,21 @@ def browser():
         launched = playwright.chromium.launch(executable_path=found, args=flags)
         yield launched
         launched.close()
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory) -> Path:
+    """The book, built from nothing with warnings as errors."""
+    folder = tmp_path_factory.mktemp("book")
+    command = [Path(sys.executable).parent / "jupyter-book", "build", ".", "-W", "--keep-going", "--path-output", folder]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return folder / "_build" / "html"
+
+
+@pytest.fixture
+def offline(browser) -> BrowserContext:
+    """A window without a network."""
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}, color_scheme="light")
+    yield context
+    context.close()

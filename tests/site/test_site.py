@@ -2,55 +2,19 @@
 
 import io
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from pages import open_page
 from PIL import Image
-from playwright.sync_api import BrowserContext, Page
 
 REPOSITORY = Path(__file__).parents[2]
 TOC = yaml.safe_load((REPOSITORY / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
 CHAPTERS = [page for page in PAGES if (REPOSITORY / f"{page}.ipynb").exists()]
-HARMLESS = ("THEBE_JS_URL", "invalid theme mode")  # what the theme itself says on every page
-# The theme preloads its fonts across origins, which browsers refuse from disk; they then load them through the style sheet.
-PRELOAD = ("Access to font", "net::ERR_FAILED")
-
-
-@pytest.fixture(scope="session")
-def html(tmp_path_factory) -> Path:
-    """The book, built from nothing with warnings as errors."""
-    folder = tmp_path_factory.mktemp("book")
-    command = [Path(sys.executable).parent / "jupyter-book", "build", ".", "-W", "--keep-going", "--path-output", folder]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return folder / "_build" / "html"
-
-
-@pytest.fixture
-def offline(browser) -> BrowserContext:
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}, color_scheme="light")
-    yield context
-    context.close()
-
-
-def open_page(context: BrowserContext, html: Path, page: str) -> tuple[Page, list[str], list[str]]:
-    """A page from disk, what it asked for elsewhere or did not get, and what it complained of."""
-    tab = context.new_page()
-    asked, complaints = [], []
-    tab.on("request", lambda request: asked.append(request.url) if request.url.startswith(("http", "ws")) else None)
-    tab.on("requestfailed", lambda request: asked.append(request.url) if request.resource_type != "font" else None)
-    tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.goto((html / f"{page}.html").as_uri())
-    tab.wait_for_load_state("load")
-    tab.wait_for_function("!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)")
-    return tab, asked, [text for text in complaints if not any(known in text for known in HARMLESS + PRELOAD)]
 
 
 class Images(HTMLParser):

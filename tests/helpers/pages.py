@@ -1,0 +1,31 @@
+"""A page of the built book in a browser."""
+
+from pathlib import Path
+
+from playwright.sync_api import BrowserContext, Page
+
+HARMLESS = ("THEBE_JS_URL", "invalid theme mode")  # what the theme itself says on every page
+# The theme preloads its fonts across origins, which browsers refuse from disk; they then load them through the style sheet.
+PRELOAD = ("Access to font", "net::ERR_FAILED")
+
+
+class Complaints(list):
+    """What a page complained of, without what the theme says on every page."""
+
+    def append(self, text: str) -> None:
+        if not any(known in text for known in HARMLESS + PRELOAD):
+            super().append(text)
+
+
+def open_page(context: BrowserContext, html: Path, page: str) -> tuple[Page, list[str], list[str]]:
+    """A page from disk, what it asked for elsewhere or did not get, and what it complains of, also later on."""
+    tab = context.new_page()
+    asked, complaints = [], Complaints()
+    tab.on("request", lambda request: asked.append(request.url) if request.url.startswith(("http", "ws")) else None)
+    tab.on("requestfailed", lambda request: asked.append(request.url) if request.resource_type != "font" else None)
+    tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto((html / f"{page}.html").as_uri())
+    tab.wait_for_load_state("load")
+    tab.wait_for_function("!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)")
+    return tab, asked, complaints
