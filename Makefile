@@ -43,13 +43,14 @@ book: $(READY)  ## render the book from the executed chapters
 	$(BIN)/jupyter-book build . -W --keep-going --quiet
 	@echo "The book is rendered: open file://$(abspath _build/html/index.html)"
 
-# Two workers on two cores: a second thread in each would only wait for the other.
+# Two workers on two cores: a second thread in each would only wait for the other. In the order of the files, chapters first: by
+# the number of their tests, which is the default, the longest would come last and one worker would wait for the other.
 test: export OMP_NUM_THREADS := 1
 test: $(READY)  ## run every check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --jaxtyping-packages=hqnn_utils,beartype.beartype --nbval tests book
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --jaxtyping-packages=hqnn_utils,beartype.beartype --nbval book tests
 
 lint: $(READY)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
