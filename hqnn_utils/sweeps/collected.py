@@ -79,7 +79,7 @@ def _rows(store: Store, there: set[str], name: str, known: dict) -> Iterator[dic
         **{key: found.get(key) for key in ("wall_time_s", "date", "code")},
         **found.get("versions", {}),
         "data": known.get("data", found.get("data", "")),
-        "error": f"{failed['error']}: {failed['message']}" if failed else "",
+        "error": f"{failed['error']}: {failed['message']}".strip().splitlines()[0] if failed else "",  # a row is a line
     }
     of_run = list(_results(notebook)) if status == "finished" else []
     yield from (base | row for row in of_run or [{}])

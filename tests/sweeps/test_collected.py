@@ -44,7 +44,7 @@ def folder(tmp_path) -> Path:
             text = executed(parameters, found, {"digits_accuracy": [1.0 + k, 2.0 + k]})
             (tmp_path / f"{name}.ipynb").write_text(text)
         if k == 2:
-            text = executed(parameters, found, failed={"error": "ValueError", "message": "no"})
+            text = executed(parameters, found, failed={"error": "ValueError", "message": "no\nand more"})
             (tmp_path / f"{name}.failed.ipynb").write_text(text)
     (tmp_path / "stray.ipynb").write_text(executed({"depth": 9}, {"digits_ent": 1.0}))
     return tmp_path
