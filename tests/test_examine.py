@@ -57,6 +57,20 @@ def test_a_table_becomes_a_report_that_opens_with_the_verdict(hqnn, table, tmp_p
     assert again.returncode == 1 and "is there already" in again.stderr
 
 
+def test_a_split_with_a_group_on_both_sides_is_told_of_and_not_used(hqnn, table, tmp_path):
+    """The label can be learned from the patient alone, by heart: only on the given split does that help."""
+    given = pd.read_csv(table)
+    by_heart = {f"is {k}": (given["patient"] == k).astype(float) for k in range(40)}
+    split = np.where(np.arange(80) % 2, "test", "train")  # one row of each patient on either side
+    given[["patient", "diagnosis"]].assign(**by_heart, split=split).to_csv(table, index=False)
+    words = [*QUICK, "-p", "epochs", "30", "-p", "label", "diagnosis", "-p", "group", "patient", "-p", "split", "split"]
+    done = hqnn("examine", str(table), *[w for k, w in enumerate(words) if k not in (3, 4, 5)], "-o", str(tmp_path / "r.html"))
+    assert done.returncode == 0, done.stderr
+    found = results.of(tmp_path / "r.ipynb")
+    assert found["leaks"].value == 80
+    assert found["accuracy_linear"].value < 65
+
+
 def test_a_layer_of_ones_own_is_examined(hqnn, table, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n\ndef layer(n): return nn.Sequential(nn.Linear(n, n), nn.Tanh())\n"
