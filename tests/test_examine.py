@@ -47,7 +47,7 @@ def test_a_table_becomes_a_report_that_opens_with_the_verdict(hqnn, table, tmp_p
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     first, second = re.findall(r"<blockquote>\s*<p>(.*?)</p>", page, re.DOTALL)
     assert "On patients a head with an entangling circuit" in first and "points" in first
-    assert "test rows; each draw has 24" in second
+    assert "test rows; each draw has 24" in second and re.search(r"leave the interval at ±[\d.]+ points at least", second)
     assert page.index("<blockquote>") < page.index("<h2")
     assert "http" not in page and "check_parameters" not in page and "{doc}" not in page and "<!--" not in page
     found = results.of(tmp_path / "out" / "report.ipynb")
