@@ -17,10 +17,13 @@ from tqdm import tqdm
 
 from hqnn_utils import files
 from hqnn_utils.datasets import frozen
-from hqnn_utils.datasets.catalogue import DataError, entries, entry
+from hqnn_utils.datasets.catalogue import DataError, entry
 from hqnn_utils.datasets.frozen import Frozen
 from hqnn_utils.datasets.photos import Photos, decode
 from hqnn_utils.kept import Kept
+
+RESNET18 = ("resnet18", "resnet18-pqf")
+"""Its weights, by their names in the catalogue."""
 
 PREPARED = "seen upright and opaque in 8 bits; torchvision's transforms of ResNet18_Weights.IMAGENET1K_V1"
 """What `prepared` does; part of the name of what is kept, so that another preparation is not mistaken for this one."""
@@ -39,7 +42,7 @@ def resnet18(weights: str = "resnet18-pqf") -> nn.Module:
     """ResNet18 with ImageNet weights, frozen, in evaluation mode: `(batch, 3, 224, 224)` → `(batch, 1000)` scores.
 
     Args:
-        weights: of the catalogue, fetched first if need be: `"resnet18"`, torchvision's own, or `"resnet18-pqf"`.
+        weights: one of `RESNET18`, fetched first if need be: torchvision's own, or those of Martinez et al.
 
     Raises:
         DataError: unknown weights, some that cannot be had, or are not the published ones.
@@ -135,7 +138,7 @@ def features(
         DataError: a photograph that does not decode or was altered after it was checked, weights that cannot be had, features
             that are no numbers, or a folder that cannot be written.
     """
-    other = None if weights in entries() else frozen.load(weights)
+    other = None if weights in RESNET18 else frozen.load(weights)
     seen_by = [other.origin] if other else [weights, PREPARED]
     origin = "\n".join([*seen_by, photographs.sha256, *photographs.hashes])
     name = weights.rpartition(":")[2]

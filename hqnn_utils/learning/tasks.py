@@ -101,7 +101,7 @@ def _of_photographs(photographs: photos.Photos, weights: str, clean: bool, devic
     train, test = photographs.of("train"), photographs.of("test")
     shown = inputs[train], labels[train], inputs[test], labels[test]
     items, split = [photographs.paths[row] for row in test], "clean" if clean else "published"
-    body = "ResNet18" if weights in catalogue.entries() else "features"
+    body = "ResNet18" if weights in backbone.RESNET18 else "features"
     return Task(photographs.name, split, body, photographs.classes, *shown, items, photographs.sha256)
 
 
