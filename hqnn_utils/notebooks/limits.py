@@ -60,16 +60,16 @@ class Limits:
         """Limit the memory of a process, by its number; does nothing without a limit, and where a system has none."""
         # Not the address space, most of which a kernel never touches.
         if self.memory_gb and hasattr(resource, "prlimit"):
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, psutil.NoSuchProcess):
                 resource.prlimit(process, resource.RLIMIT_DATA, (int(self.memory_gb * 1e9),) * 2)
+                if (held := psutil.Process(process)).memory_info().data > self.memory_gb * 1e9 + 4 * ROOM:
+                    return held.kill()  # now, since a fork may finish before it asks for more
                 threading.Thread(target=self._end_when_full, args=[process], daemon=True).start()
 
     def _end_when_full(self, number: int) -> None:
-        """Kill a process that had more from the start, or whose memory has been full for a while; returns when it is gone."""
+        """Kill a process whose memory has been full for a while; returns when it is gone."""
         with suppress(psutil.NoSuchProcess):
             process, since = psutil.Process(number), time.monotonic()
-            if process.memory_info().data > self.memory_gb * 1e9 + 4 * ROOM:  # a fork may finish before it asks for more
-                return process.kill()
             while time.monotonic() - since < FULL_S:
                 if process.memory_info().data < self.memory_gb * 1e9 - ROOM:
                     since = time.monotonic()
