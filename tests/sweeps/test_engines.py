@@ -149,9 +149,9 @@ def test_a_run_with_no_memory_left_has_failed_and_the_sweep_goes_on(sweep, monke
 
 
 def test_a_limit_that_is_too_low_for_any_kernel_is_a_failed_run(sweep):
-    done = run(sweep(grid={"x": [1]}), limits=Limits(memory_gb=0.2))
+    done = run(sweep(grid={"x": [1]}), limits=Limits(memory_gb=0.05))  # a cold one may do with 0.2
     (reason,) = done.failed.values()
-    assert reason.endswith("perhaps for lack of memory, of which it may have 0.2 GB.")
+    assert reason.endswith("perhaps for lack of memory, of which it may have 0.05 GB.")
 
 
 def test_a_run_has_no_more_time_than_is_left(monkeypatch):
