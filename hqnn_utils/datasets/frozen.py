@@ -42,13 +42,13 @@ def load(named: str) -> Frozen:
     """
     network, prepare, origin = _own(named) if ":" in named else _of_torchvision(named)
     network = network.eval().requires_grad_(False)
-    grey = prepare(Image.new("RGB", (320, 240), (90, 120, 150)))
     try:
+        grey = prepare(Image.new("RGB", (320, 240), (90, 120, 150)))
         with torch.no_grad():
             shown = network(grey[None])
             twice = network(torch.stack([grey, grey]))
     except Exception as error:  # what a module of anyone's may raise
-        raise DataError(f"{named} doesn't take pictures of the shape {tuple(grey.shape)} ({error})") from None
+        raise DataError(f"{named} doesn't take a picture ({type(error).__name__}: {error})") from None
     if not isinstance(shown, Tensor) or shown.ndim < 2 or len(shown) != 1 or not shown.isfinite().all():
         raise DataError(f"{named} makes no finite features of a picture: expected a tensor of the shape (batch, n)")
     if not torch.allclose(shown, twice[1:], rtol=1e-3, atol=1e-3):

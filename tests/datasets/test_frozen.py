@@ -31,6 +31,8 @@ class Flat(nn.Module):
     def forward(self, x): return x[:, :, 0, 0, 0]
 class Looking(nn.Module):
     def forward(self, x): return x.mean(dim=(2, 3)) + len(x)
+class Unprepared(nn.Module):
+    def prepare(self, picture): raise RuntimeError("no picture")
 def text(): return "a word"
 def raising(): raise RuntimeError("not today")
 """
@@ -95,7 +97,8 @@ def test_features_of_another_network_are_not_taken_for_those_that_were_kept(mine
     [
         ("Numbers", "makes no finite features"),
         ("Endless", "makes no finite features"),
-        ("Flat", "doesn't take pictures of the shape (3, 224, 224)"),
+        ("Flat", "doesn't take a picture (IndexError"),
+        ("Unprepared", "doesn't take a picture (RuntimeError: no picture)"),
         ("Looking", "sees a picture otherwise when it is alone"),
         ("text", "is a str: expected a torch.nn.Module or what makes one"),
         ("raising", "RuntimeError: not today"),

@@ -144,6 +144,14 @@ def test_what_was_trained_with_it_is_kept_until_it_changes(mine, tmp_path, monke
     assert len(fits) == 3
 
 
+def test_a_middle_that_refuses_large_numbers_is_one_and_is_trained_each_time(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\nclass Small(nn.Linear):\n    def __init__(self, n): super().__init__(n, n)\n"
+        "    def forward(self, x):\n        if len(x) > 100: raise ValueError('too many')\n        return super().forward(x)\n"
+    )
+    assert not own.middle(f"{tmp_path}/mine.py:Small", 3).fingerprint
+
+
 def test_a_file_that_a_middle_uses_counts_too(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "mine.py").write_text("import hqnn_part\ndef layer(n): return hqnn_part.Part(n)\n")
