@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 from docutils import nodes
+from drawn_in_theme import inline
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+SVG = "image/svg+xml"
 
 
 class FigureOf(SphinxDirective):
@@ -21,8 +24,8 @@ class FigureOf(SphinxDirective):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             about = cell["metadata"].get("mystnb", {})
             if about.get("figure", {}).get("name") == name:
-                (image,) = [out["data"]["image/png"] for out in cell["outputs"] if "image/png" in out.get("data", {})]
-                shown = nodes.image(uri=f"data:image/png;base64,{image.strip()}", alt=about["image"]["alt"])
+                (svg,) = ["".join(out["data"][SVG]) for out in cell["outputs"] if SVG in out.get("data", {})]
+                shown = nodes.raw("", inline(svg, name, about["image"]["alt"]), format="html")
                 caption = nodes.caption()
                 inside, messages = self.state.inline_text("\n".join(self.content), self.lineno)
                 caption += inside

@@ -9,12 +9,14 @@ Matplotlib leaves out what is NaN or infinite, and nobody sees that a point is m
 
 from collections.abc import Collection, Sequence
 
+import IPython
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from hqnn_utils.checks import finite
 
@@ -38,13 +40,21 @@ MODELS: dict[str, dict] = {  # colour, marker, dash: quantum full and blue, clas
 
 
 def style() -> None:
-    """Apply the house style to every figure made after this call; white ground, so that figures stand in dark mode too."""
+    """Apply the house style to every figure made after this call.
+
+    In a notebook a figure is kept twice: as PNG, which any front end shows and which runs are compared by, and as SVG, whose
+    letters are letters and whose black is the book's own, in light, dark and print (`_ext/drawn_in_theme.py`).
+    """
+    if IPython.get_ipython():
+        set_matplotlib_formats("svg", "png", metadata={"Date": None, "Creator": None})
     mpl.rcParams.update(
         {
             "figure.figsize": (6.0, 3.4),
             "figure.dpi": 110,
             "figure.facecolor": "white",
             "savefig.bbox": "tight",
+            "svg.fonttype": "none",
+            "svg.hashsalt": "the same names in every run",
             "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, VERMILION, PURPLE, BLACK]),
             "axes.grid": True,
             "axes.spines.top": False,

@@ -1,33 +1,26 @@
 """The rendered book, as readers meet it: every page from disk, in a real browser, with the network off."""
 
+import gzip
 import io
 import re
-from html.parser import HTMLParser
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 from pages import open_page
 from PIL import Image
+from playwright.sync_api import Page
 
 REPOSITORY = Path(__file__).parents[2]
 TOC = yaml.safe_load((REPOSITORY / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
 CHAPTERS = [page for page in PAGES if (REPOSITORY / f"{page}.ipynb").exists()]
-
-
-class Images(HTMLParser):
-    """Every image of the article: (source, alternative text)."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.found: list[tuple[str, str]] = []
-        self.feed(text[text.index('<article class="bd-article"') : text.index("</article>")])
-
-    def handle_starttag(self, tag, attrs):
-        if tag == "img":
-            self.found.append((dict(attrs)["src"], dict(attrs).get("alt", "")))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -40,12 +33,11 @@ def test_every_page_of_the_contents_exists(html, page):
 def test_a_chapter_holds_all_its_figures_each_with_words_for_those_who_do_not_see_it(html, page):
     notebook = nbformat.read(REPOSITORY / f"{page}.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    figures = sum("image/png" in output.get("data", {}) for output in outputs)
-    images = Images((html / f"{page}.html").read_text(encoding="utf-8")).found
-    assert len(images) == figures > 0
-    for source, alternative in images:
-        assert ((html / page).parent / source).resolve().stat().st_size > 2000
-        assert len(alternative) > 30
+    figures = sum("image/svg+xml" in output.get("data", {}) for output in outputs)
+    text = (html / f"{page}.html").read_text(encoding="utf-8")
+    drawings = re.findall(r'<svg class="drawn" role="img" aria-label="([^"]*)"', text)
+    assert len(drawings) == figures > 0
+    assert min(map(len, drawings)) > 30
 
 
 PROSE = """() => {
@@ -56,19 +48,146 @@ PROSE = """() => {
 """Of a page: its text without code."""
 
 
+UNREACHABLE = """() => [...document.querySelectorAll("article div.math mjx-container")].filter(box => {
+    const parts = [...box.querySelectorAll("mjx-math, mjx-math *")].map(part => part.getBoundingClientRect());
+    const shown = parts.filter(part => part.width);
+    const edge = box.getBoundingClientRect().left - box.scrollLeft;
+    return Math.min(...shown.map(part => part.left)) < edge - 1
+        || Math.max(...shown.map(part => part.right)) > edge + box.scrollWidth + 1
+        || box.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
+}).map(box => box.textContent)"""
+"""Displayed formulas of which a part is neither seen nor moved to."""
+
+SHRUNK = """() => [...document.querySelectorAll("article figure svg.drawn")].map(drawing =>
+    drawing.getBoundingClientRect().width / parseFloat(drawing.style.getPropertyValue("--natural")))"""
+"""How large the drawings are, as shares of the size that they were drawn in."""
+
+BEYOND = """() => [...document.querySelectorAll("article *")].filter(part => {
+    if (part.closest("pre, table, mjx-container, svg, figure, .visually-hidden, dialog")) return false;
+    const box = part.getBoundingClientRect();
+    return box.width && box.right > document.documentElement.clientWidth + 1;
+}).map(part => part.outerHTML.slice(0, 200))"""
+"""Parts of the article that the window's edge cuts off; what scrolls within itself is looked at by its own frame."""
+
+PLAINER = """() => {
+    for (const code of document.querySelectorAll(".highlight pre")) code.textContent = code.textContent;
+    for (const inside of document.querySelectorAll("mjx-container > *, svg.drawn > *")) inside.remove();
+}"""
+"""A page whose code, formulas and drawings are one element each, so that axe does not look at each of their thousand parts."""
+
+ICONS = "document.fonts.ready.then(fonts => [...fonts].map(font => [font.family, font.status]))"
+
+
+def barriers(tab: Page) -> list[str]:
+    """What axe finds serious or critical."""
+    found = Axe().run(tab, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{violation['id']}: {node['html'][:200]} {node['any'][0]['message'] if node['any'] else ''}"
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+
+
+def dress(tab: Page, theme: str, width: int) -> None:
+    """A theme and a width of the window, and time for what follows them."""
+    tab.evaluate(f"document.documentElement.dataset.mode = document.documentElement.dataset.theme = '{theme}'")
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.wait_for_timeout(500)  # the theme gives what scrolls a tab stop some time after
+
+
+@pytest.fixture(scope="module")
+def visited(browser, html) -> Callable[[str], dict]:
+    """Opens a page once, in a wide window and then on a phone at night, and says all that was seen."""
+
+    @cache
+    def visit(page: str) -> dict:
+        context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}, color_scheme="light")
+        loaded: list[Path] = []
+        context.on("requestfinished", lambda request: loaded.append(Path(unquote(urlsplit(request.url).path))))
+        tab, asked, complaints = open_page(context, html, page)
+        seen = {
+            "formulas": tab.locator("article .math").count(),
+            "typeset": tab.locator("article mjx-container").count(),
+            "wrong formulas": tab.locator("mjx-merror").count(),
+            "prose": tab.evaluate(PROSE),
+            "broken images": tab.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"),
+            "fonts": tab.evaluate(ICONS),
+            "unresolved": "problematic" in tab.content(),
+            "shrunk": tab.evaluate(SHRUNK),
+            "weight": sum(len(gzip.compress(file.read_bytes())) for file in set(loaded) if file.is_file()),
+        }
+        dress(tab, "dark", 390)
+        seen |= {
+            "unreachable": tab.evaluate(UNREACHABLE),
+            "beyond": tab.evaluate(BEYOND),
+            "shrunk on a phone": tab.evaluate(SHRUNK),
+            "wider than a phone": tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"),
+        }
+        tab.evaluate(PLAINER)
+        seen["barriers"] = {"dark, 390 pixels": barriers(tab)}
+        dress(tab, "light", 1280)
+        seen["barriers"]["light, 1280 pixels"] = barriers(tab)
+        context.close()
+        return seen | {"asked": asked, "complaints": complaints}
+
+    return visit
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_opens_without_a_network_and_without_complaint(html, offline, page):
-    tab, asked, complaints = open_page(offline, html, page)
-    assert asked == [] and complaints == []
-    formulas = tab.locator("article .math").count()
-    assert tab.locator("article mjx-container").count() == formulas
-    assert tab.locator("mjx-merror").count() == 0
-    assert "```" not in tab.evaluate(PROSE), "a directive that is shown instead of followed"
-    broken = tab.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
-    assert broken == []
-    fonts = tab.evaluate("document.fonts.ready.then(fonts => [...fonts].map(f => [f.family, f.status]))")
-    assert ["Font Awesome 6 Free", "loaded"] in fonts and "error" not in {status for _, status in fonts}
-    assert "problematic" not in tab.content(), "a reference that was not resolved"
+def test_a_page_opens_without_a_network_and_without_complaint(visited, page):
+    seen = visited(page)
+    assert seen["asked"] == [] and seen["complaints"] == []
+    assert seen["typeset"] == seen["formulas"] and not seen["wrong formulas"]
+    assert "```" not in seen["prose"], "a directive that is shown instead of followed"
+    assert seen["broken images"] == []
+    assert ["Font Awesome 6 Free", "loaded"] in seen["fonts"] and "error" not in {status for _, status in seen["fonts"]}
+    assert not seen["unresolved"], "a reference that was not resolved"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_keeps_nobody_out(visited, page):
+    assert not any(visited(page)["barriers"].values()), visited(page)["barriers"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_phone_reaches_all_of_a_page(visited, page):
+    seen = visited(page)
+    assert seen["unreachable"] == [] and seen["beyond"] == [] and seen["wider than a phone"] <= 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_figure_is_shrunk_below_four_fifths(visited, page):
+    assert min(visited(page)["shrunk"] + visited(page)["shrunk on a phone"], default=1) > 0.79
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_with_all_that_it_loads_is_light(visited, page):
+    assert visited(page)["weight"] < 1.2e6
+
+
+def test_the_colours_of_code_can_be_read(html, offline):
+    tab, _, _ = open_page(offline, html, CHAPTERS[0])
+    for theme in "light", "dark":
+        dress(tab, theme, 1280)
+        seen = Axe().run(tab, ".highlight", {"runOnly": ["color-contrast"]}).response
+        assert seen["passes"] and not seen["violations"], seen["violations"]
+
+
+def test_a_figure_is_shown_large_on_demand_and_put_back_by_a_key(html, offline):
+    tab, _, _ = open_page(offline, html, CHAPTERS[0])
+    drawing = tab.locator("article figure svg.drawn").first
+    small = drawing.bounding_box()["width"]
+    button = tab.get_by_role("button", name="Enlarge this figure").first
+    button.focus()
+    tab.keyboard.press("Enter")
+    large = tab.locator("dialog[open] svg.drawn")
+    assert large.bounding_box()["width"] > 1.5 * small
+    assert large.get_attribute("aria-label") == drawing.get_attribute("aria-label")
+    tab.keyboard.press("Escape")
+    assert tab.locator("dialog[open]").count() == 0
+    drawing.click()
+    assert tab.locator("dialog[open]").count() == 1
 
 
 def test_chapters_have_mathematics(html, offline):
@@ -104,17 +223,20 @@ def test_solutions_are_hidden_until_asked_for(html, offline):
     body.wait_for(state="visible")
 
 
-def test_dark_mode_darkens_the_page_and_keeps_figures_on_white(html, offline):
+def test_in_dark_mode_the_page_is_dark_and_the_ink_of_figures_is_light(html, offline):
     tab, _, _ = open_page(offline, html, CHAPTERS[0])
 
-    def ground() -> list[int]:
-        return [int(n) for n in re.findall(r"\d+", tab.evaluate("getComputedStyle(document.body).backgroundColor"))][:3]
+    def colour(of: str, element: str = "body") -> list[int]:
+        shown = tab.evaluate(f"getComputedStyle(document.querySelector('{element}')).{of}")
+        return [int(n) for n in re.findall(r"\d+", shown)][:3]
 
-    assert min(ground()) > 200
-    tab.evaluate("document.documentElement.dataset.mode = 'dark'; document.documentElement.dataset.theme = 'dark'")
-    assert max(ground()) < 60
-    figure = Image.open(io.BytesIO(tab.locator("article .cell_output img").first.screenshot()))
-    assert figure.convert("L").getpixel((2, 2)) > 150  # the theme dims pictures a little
+    letter = "article svg.drawn text"
+    assert min(colour("backgroundColor")) > 200 and max(colour("fill", letter)) < 90
+    dress(tab, "dark", 1280)
+    assert max(colour("backgroundColor")) < 60 and min(colour("fill", letter)) > 150
+    drawn = tab.locator("article figure svg.drawn").first.screenshot()
+    ground, ink = np.quantile(np.asarray(Image.open(io.BytesIO(drawn)).convert("L")), [0.5, 1])
+    assert ground < 60 and ink > 150
 
 
 def test_the_status_page_lists_every_chapter(html):
