@@ -79,6 +79,14 @@ def test_every_figure_has_a_caption_a_name_and_an_alternative_text(path):
 
 
 @chapter
+def test_every_figure_is_kept_as_a_picture_and_as_a_drawing_that_names_neither_a_day_nor_a_version(path):
+    for output in (output for cell in code_cells(path) for output in cell.outputs):
+        data = output.get("data", {})
+        assert ("image/png" in data) == ("image/svg+xml" in data)
+        assert not re.search(r"<dc:date>|<dc:creator>", data.get("image/svg+xml", ""))
+
+
+@chapter
 def test_cells_are_short_enough_to_read(path):
     """But the parameters, which papermill wants in one cell."""
     cells = [cell for cell in code_cells(path) if "parameters" not in cell.metadata.get("tags", [])]
