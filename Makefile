@@ -43,14 +43,20 @@ book: $(READY)  ## render the book from the executed chapters
 	$(BIN)/jupyter-book build . -W --keep-going --quiet
 	@echo "The book is rendered: open file://$(abspath _build/html/index.html)"
 
-# Two workers on two cores: a second thread in each would only wait for the other. In the order of the files, chapters first: by
-# the number of their tests, which is the default, the longest would come last and one worker would wait for the other.
+# Two workers on two cores: a second thread in each would only wait for the other. In the order of the files: by the number of
+# their tests, which is the default, the longest would come last and one worker would wait for the other. Chapters run as whoever
+# installed the package runs them: from its wheel, and with no checkout to find.
+WHEEL := _build/wheel
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: export OMP_NUM_THREADS := 1
 test: $(READY)  ## run every check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --jaxtyping-packages=hqnn_utils,beartype.beartype --nbval book tests
+	rm -rf $(WHEEL) && $(BIN)/python -m hatchling build --target wheel --directory $(WHEEL) && \
+	  $(BIN)/python -m zipfile -e $(WHEEL)/*.whl $(WHEEL)/installed
+	PYTHONPATH="$$PWD/$(WHEEL)/installed" HQNN_DATA="$${HQNN_DATA:-$$PWD/data/cache}" $(PYTEST) --nbval book
+	$(PYTEST) --jaxtyping-packages=hqnn_utils,beartype.beartype tests
 
 lint: $(READY)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
