@@ -67,7 +67,7 @@ run: $(READY)  ## execute a chapter: make run CHAPTER=pqc ARGS="-p theta 0.3"
 	$(BIN)/hqnn run "$$CHAPTER" $(value ARGS)
 
 lab: $(READY)  ## open JupyterLab on the book
-	$(BIN)/jupyter lab book
+	$(BIN)/jupyter lab book $(value ARGS)
 
 chapters: $(READY)  ## run every chapter with its default parameters and renew its committed outputs
 	for chapter in book/*/*.ipynb; do $(BIN)/hqnn run $$chapter --output $$chapter --overwrite || exit 1; done
