@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from playwright.sync_api import BrowserContext, sync_playwright
 
 REPOSITORY = Path(__file__).parents[2]
@@ -29,12 +30,18 @@ def browser():
 
 @pytest.fixture(scope="session")
 def html(tmp_path_factory) -> Path:
-    """The book, built from nothing with warnings as errors."""
-    folder = tmp_path_factory.mktemp("book")
-    command = [Path(sys.executable).parent / "jupyter-book", "build", ".", "-W", "--keep-going", "--path-output", folder]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return folder / "_build" / "html"
+    """The book, built from nothing with warnings as errors, once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "book"
+    built = folder / "_build" / "html"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "whole").exists():
+            builder = Path(sys.executable).parent / "jupyter-book"
+            command = [builder, "build", ".", "-W", "--keep-going", "--path-output", folder]
+            done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900)
+            assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+            (folder / "whole").touch()
+    return built
 
 
 @pytest.fixture
