@@ -15,7 +15,7 @@ export HQNN_DATA := $(shell case "$$HQNN_DATA" in ([/~]*) ;; (*) printf %s "$$PW
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint run lab chapters numbers results bench bench-circuits bench-experiment bench-sweep peers lock clean
+.PHONY: help setup book test lint pdf run lab chapters numbers results bench bench-circuits bench-experiment bench-sweep peers lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -42,6 +42,10 @@ book: $(READY)  ## render the book from the executed chapters
 	rm -rf _build/html
 	$(BIN)/jupyter-book build . -W --keep-going --quiet
 	@echo "The book is rendered: open file://$(abspath _build/html/index.html)"
+
+pdf: book  ## print the whole book into one PDF, with Chromium
+	$(BIN)/python tools/pdf.py _build/html _build/book.pdf
+	@echo "The book is printed: file://$(abspath _build/book.pdf)"
 
 # Two workers on two cores: a second thread in each would only wait for the other. In the order of the files, chapters first: by
 # the number of their tests, which is the default, the longest would come last and one worker would wait for the other.
