@@ -15,7 +15,7 @@ export HQNN_DATA := $(shell case "$$HQNN_DATA" in ([/~]*) ;; (*) printf %s "$$PW
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint run lab chapters numbers results bench bench-circuits bench-experiment bench-sweep peers lock clean
+.PHONY: help setup book test lint pdf release run lab chapters numbers results bench bench-circuits bench-experiment bench-sweep peers lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -42,6 +42,15 @@ book: $(READY)  ## render the book from the executed chapters
 	rm -rf _build/html
 	$(BIN)/jupyter-book build . -W --keep-going --quiet
 	@echo "The book is rendered: open file://$(abspath _build/html/index.html)"
+
+pdf: book  ## print the whole book into one PDF, with Chromium
+	$(BIN)/python tools/pdf.py _build/html _build/book.pdf
+	@echo "The book is printed: file://$(abspath _build/book.pdf)"
+
+release: $(READY)  ## make what a release publishes, in dist/, if all versions agree
+	$(BIN)/python tools/release.py --check
+	$(MAKE) pdf
+	$(BIN)/python tools/release.py
 
 # Two workers on two cores: a second thread in each would only wait for the other. In the order of the files: by the number of
 # their tests, which is the default, the longest would come last and one worker would wait for the other. Chapters run as whoever
@@ -106,4 +115,4 @@ lock: $(READY)  ## resolve the dependencies of pyproject.toml anew
 	$(BIN)/uv export --quiet --no-emit-project --all-extras --no-annotate --no-header --output-file requirements.lock
 
 clean:  ## remove what was built (not .venv, not the data)
-	rm -rf _build runs
+	rm -rf _build dist runs
