@@ -164,7 +164,7 @@ Whatever was measured comes from the page: attributes of the div, and elements w
         estimates.map((e, i) => pen.dot(i + 1, e, VERMILION, 3))]) }),
   };
 
-  // ---- 4: book/foundations/entanglement
+  // ---- 4: book/foundations/chsh
 
   const score = (phi, share) => 2 * cos(phi) + 2 * share * sin(phi);
   figures.chsh = {

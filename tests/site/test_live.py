@@ -29,7 +29,7 @@ PAGES = {
     "turn": "foundations/pqc",
     "shots": "foundations/pqc",
     "shift": "foundations/parameter_shift",
-    "chsh": "foundations/entanglement",
+    "chsh": "foundations/chsh",
     "cnots": "experiments/inside_the_circuit",
     "saturation": "experiments/gradient_vanishing",
     "count": "evidence/first_order",
