@@ -347,7 +347,7 @@ Whatever was measured comes from the page: attributes of the div, and elements w
     },
   };
 
-  // ---- 9: book/experiments/device_timing
+  // ---- 9: book/experiments/remote_devices
 
   figures.step = {
     inputs: {

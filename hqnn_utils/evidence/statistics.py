@@ -47,6 +47,20 @@ def mean_interval(values: Iterable[float], level: float = 0.95) -> Interval:
     return _t_interval(values, values.std(ddof=1) / np.sqrt(len(values)), level)
 
 
+def geometric_interval(values: Iterable[float], level: float = 0.95) -> Interval:
+    """Geometric mean over seeds and its interval: for ratios, of which 2 and ½ are equally far from 1.
+
+    Args and returns as for `mean_interval`, of whose interval of the logarithms it is the exponential. It is nan throughout
+    where a value is zero, since there is no such mean. If a value is negative, a ValueError.
+    """
+    values = np.asarray(list(values), dtype=float)
+    if (values < 0).any():
+        raise ValueError(f"a geometric mean is of numbers that are not negative, got {values.min()}")
+    if (values == 0).any():
+        return Interval(np.nan, np.nan, np.nan)
+    return Interval(*(float(end) for end in np.exp(mean_interval(np.log(values), level))))
+
+
 def run_interval(values: Iterable[float], level: float = 0.95) -> Interval:
     """Mean over seeds and the Student-t prediction interval: where one further run would lie.
 

@@ -1,6 +1,6 @@
 """A budget for circuits that are paid for: what they will cost, what is set aside, and what is left. Nothing is sent here.
 
-Shown in book/experiments/device_timing; `paid.within_budget` holds one against every circuit of a run.
+Shown in book/experiments/device_costs; `paid.within_budget` holds one against every circuit of a run.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 It speaks HTTP on 127.0.0.1, knows a simulator like SV1 and a processor like Rigetti's, runs what it is sent with Braket's own
 state-vector simulator, and takes as long, and fails as, it is told to. A client finds it by the environment variables that
-AWS's own software reads. Nothing that it says tells how fast or how dear Amazon is. Used in book/experiments/device_timing.
+AWS's own software reads. Nothing that it says tells how fast or how dear Amazon is. Used in book/experiments/remote_devices.
 
 As a program it prints its environment variables, and serves until its input ends; each line of input is a new way to behave.
 """

@@ -3,7 +3,7 @@
 Nothing paid runs by itself: `within_budget` wants consent, credentials and a sum, estimates the cost before anything is sent,
 and asks its budget again before every circuit. Each circuit that was sent is written down, with its result as soon as there is
 one; a run that was stopped, for whatever reason, finds both again and pays for neither. Once this module is imported, its
-process sends nothing to Braket but from there. Shown in book/experiments/device_timing.
+process sends nothing to Braket but from there. Shown in book/experiments/device_costs.
 """
 
 import math

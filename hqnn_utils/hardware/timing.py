@@ -1,9 +1,9 @@
 """What a training step takes on a device, and where its time goes: circuits × (latency + simulation), and the rest.
 
-Used in book/experiments/device_timing.
+Used in book/experiments/device_timing and remote_devices.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from time import perf_counter
@@ -49,6 +49,11 @@ class Timing(NamedTuple):
     def in_device(self) -> float:
         """Median of what a step spends in the device; the rest is PennyLane, torch and the classical layers."""
         return float(np.median(self.inside))
+
+
+def loose(times: Mapping[str, float]) -> dict[str, float]:
+    """Tolerances of times, and of ratios of times, by name: a busier machine differs a lot."""
+    return {name: 6 * abs(float(value)) for name, value in times.items()}
 
 
 def shift_circuits(batch: int, n_angles: int) -> int:

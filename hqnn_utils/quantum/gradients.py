@@ -105,7 +105,7 @@ def probe(
         losses: outputs of the model → the loss of each image, shape `(batch,)`.
         kinds: the classes of its activation functions.
 
-    Used in book/experiments/gradient_vanishing.
+    Used in book/experiments/gradients_in_training.
     """
     inputs = {}
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]

@@ -140,7 +140,7 @@ def test_the_notebook_refuses_under_plain_papermill(papermill, name, value, mess
         ("quantum_classifier", {"sedes": "3"}, "did you mean seeds?"),
         ("quantum_activation", {"controls": "['swish']"}, "allowed is in {sine, tanh, sigmoid, relu}"),
         ("quantum_activation", {"shots": "[]"}, "expected at least one value"),
-        ("gradient_vanishing", {"controls": "['swish']"}, "allowed is in {tanh, sigmoid, relu}"),
+        ("gradients_in_training", {"controls": "['swish']"}, "allowed is in {tanh, sigmoid, relu}"),
         ("gradient_vanishing", {"epsilon": "0"}, "allowed is in [0.001, 0.99]"),
         ("gradient_vanishing", {"epsilon": "-0.1"}, "allowed is in [0.001, 0.99]"),
         ("quantum_entanglement", {"entangler": "none"}, "allowed is in {ring, linear, all, brick}"),
@@ -154,14 +154,14 @@ def test_the_notebook_refuses_under_plain_papermill(papermill, name, value, mess
         ("universe", {"pick": "luck"}, "allowed is in {last, validation, test}"),
         ("many_networks", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
         ("many_networks", {"first_seed": "-1"}, "allowed is in [0, 1000000]"),
-        ("gradient_vanishing", {"initial": "zeros"}, "allowed is in {torch, xavier, kaiming}"),
+        ("gradients_in_training", {"initial": "zeros"}, "allowed is in {torch, xavier, kaiming}"),
         ("quantum_classifier", {"optimizer": "lbfgs"}, "allowed is in {adam, adamw, rmsprop, sgd}"),
         ("quantum_entanglement", {"datasets": "hymenoptera,bees"}, "allowed is in {any, mnist, hymenoptera, brain_tumor"),
         ("quantum_entanglement", {"weights": "resnet50"}, "allowed is in {resnet18, resnet18-pqf}"),
         ("quantum_entanglement", {"n_qubits": "600"}, "allowed is in [2, 6]"),
         ("many_networks", {"margin": "-1"}, "parameter margin = -1 refused"),
-        ("device_timing", {"processor": "Aspen-9"}, "allowed is in {, arn:aws:braket:*/qpu/*}"),
-        ("device_timing", {"budget_usd": "-1"}, "allowed is in [0, 10000]"),
+        ("device_costs", {"processor": "Aspen-9"}, "allowed is in {, arn:aws:braket:*/qpu/*}"),
+        ("device_costs", {"budget_usd": "-1"}, "allowed is in [0, 10000]"),
     ],
 )
 def test_hqnn_run_refuses_before_a_kernel_starts(hqnn, chapter, given, message, tmp_path, monkeypatch):
@@ -202,13 +202,13 @@ def test_a_machine_without_images_runs_on_what_it_has_and_says_what_is_missing(h
 def paid(record: Path, output: Path, **given: str) -> list[str]:
     """The command that runs the chapter on devices with an account."""
     given = {"dataset": "digits", "paid": "True", "record": str(record)} | given
-    return ["run", "device_timing", *options(BRIEF["device_timing"] | given), "-o", str(output)]
+    return ["run", "device_costs", *options(BRIEF["device_costs"] | given), "-o", str(output)]
 
 
 def test_a_paid_run_stays_within_its_budget_and_leaks_nothing(hqnn, papermill, tmp_path):
     output, record = tmp_path / "out.ipynb", tmp_path / "paid"
-    brief = "\n".join(f"{name}: {value}" for name, value in BRIEF["device_timing"].items())
-    plain = [str(runs.find("device_timing")), str(output), "-y", brief, "-p", "dataset", "digits"]
+    brief = "\n".join(f"{name}: {value}" for name, value in BRIEF["device_costs"].items())
+    plain = [str(runs.find("device_costs")), str(output), "-y", brief, "-p", "dataset", "digits"]
     with serving(readout=0.02) as (service, variables):
         variables["AWS_SECRET_ACCESS_KEY"] = "a secret of the reader"
         refused = hqnn(*paid(record, output, remote="processor", budget_usd="5"), **variables)

@@ -19,6 +19,7 @@ from hqnn_utils.evidence.statistics import (
     best_of,
     crossed_interval,
     equivalence,
+    geometric_interval,
     images_for_power,
     images_needed,
     judged,
@@ -65,6 +66,19 @@ def test_the_interval_of_the_mean_is_the_textbooks():
     assert mean_interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(
         (3, 3 - 2.776 * np.sqrt(0.5), 3 + 2.776 * np.sqrt(0.5)), abs=1e-3
     )
+
+
+@given(st.lists(st.floats(1e-9, 1e9), min_size=2, max_size=20))
+def test_the_geometric_interval_is_scipys_mean_and_turns_round_with_the_ratios(values):
+    mean, low, high = geometric_interval(values)
+    assert mean == pytest.approx(stats.gmean(values)) and low <= mean <= high
+    assert geometric_interval(1 / np.array(values)) == pytest.approx((1 / mean, 1 / high, 1 / low))
+
+
+def test_there_is_no_geometric_mean_with_a_zero_and_none_of_what_is_negative():
+    assert np.isnan(geometric_interval([0.0, 1.0])).all()
+    with pytest.raises(ValueError, match=r"not negative, got -1\.0"):
+        geometric_interval([1.0, -1.0])
 
 
 @given(samples)

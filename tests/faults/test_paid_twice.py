@@ -70,10 +70,10 @@ def test_a_run_that_is_killed_again_and_again_pays_for_each_circuit_once(tmp_pat
 
 @pytest.mark.skipif(not KILLS, reason="takes half an hour: HQNN_KILLS=30")
 def test_the_documented_command_that_is_killed_again_and_again_pays_for_each_circuit_once(tmp_path):
-    chapter = runs.find("device_timing")
-    brief = dict(n_qubits=3, depth=1, batch=4, repeats=1, limit_s=0, queue_s=0, max_qubits=6, circuit_limit_s=0, parallel=2)
-    given = brief | dict(dataset="digits", latencies="0.02", paid=True, budget_usd=1, record=tmp_path / "paid")
+    chapter = runs.find("device_costs")
+    brief = dict(n_qubits=3, depth=1, batch=4, parallel=2)
+    given = brief | dict(dataset="digits", paid=True, budget_usd=1, record=tmp_path / "paid")
     assert given.keys() <= parameters.of(chapter).keys()
     options = [str(word) for name, value in given.items() for word in ("-p", name, value)]
-    command = [BIN / "hqnn", "run", "device_timing", *options, "-o", str(tmp_path / "out.ipynb")]
+    command = [BIN / "hqnn", "run", "device_costs", *options, "-o", str(tmp_path / "out.ipynb")]
     pays_once(command, tmp_path / "paid" / "sv1.jsonl", KILLS, 4 * (1 + 2 * 6), 4, sv1_s=0.3)

@@ -590,7 +590,7 @@ def test_six_threads_stop_exactly_at_the_budget(record):
 )
 def test_the_chapter_refuses_what_is_no_consent_and_no_sum(name, value):
     with pytest.raises(parameters.ParameterError, match=f"parameter {name} = .* refused"):
-        parameters.of(runs.find("device_timing"))[name].check(value)
+        parameters.of(runs.find("device_costs"))[name].check(value)
 
 
 @pytest.mark.parametrize("name", ["tasks", "tasks.txt", "../tasks.jsonl", "a/../../tasks.jsonl"])

@@ -137,3 +137,7 @@ def test_the_model_of_a_device_is_found_again_from_its_times():
     found = timing.scaling(n.tolist(), true(n).tolist())
     assert found == pytest.approx(true, rel=1e-6)
     assert found(30) == pytest.approx(timing.gates(30) * (1e-4 + 2e-9 * 2**30) + 0.002)
+
+
+def test_times_and_their_ratios_may_differ_by_several_times_on_another_machine():
+    assert timing.loose({"step": 0.5, "ratio": -2}) == {"step": 3.0, "ratio": 12.0}

@@ -34,7 +34,7 @@ PAGES = {
     "saturation": "experiments/gradient_vanishing",
     "count": "evidence/first_order",
     "best": "evidence/many_networks",
-    "step": "experiments/device_timing",
+    "step": "experiments/remote_devices",
 }
 each_figure = pytest.mark.parametrize("figure", PAGES)
 each_page = pytest.mark.parametrize("page", dict.fromkeys(PAGES.values()))
@@ -339,18 +339,18 @@ def test_the_best_of_some_networks_is_that_of_the_record(opened, values):
 
 def rounds_of_the_page(n_angles: int):
     """The chapter's own function that counts how often a step waits."""
-    cells = read_notebook(BOOK / "experiments" / "device_timing.ipynb")["cells"]
+    cells = read_notebook(BOOK / "experiments" / "remote_devices.ipynb")["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     trees = [node for source in sources for node in ast.parse(source).body]
     (function,) = [node for node in trees if isinstance(node, ast.FunctionDef) and node.name == "rounds"]
     known = {"ours": n_angles}
-    exec(compile(ast.Module([function], []), "device_timing", "exec"), known)
+    exec(compile(ast.Module([function], []), "remote_devices", "exec"), known)
     return known["rounds"]
 
 
 def test_a_step_takes_and_costs_what_the_chapter_says(opened, values):
     """Circuits and prices by the package, rounds by the chapter's function, times by its formula."""
-    record = results.of(BOOK / "experiments" / "device_timing.ipynb")
+    record = results.of(BOOK / "experiments" / "remote_devices.ipynb")
     settings = settings_of(opened(PAGES["step"])[0], "step")
     prices = {name: devices.listed()[name].price for name in ("sv1", "processor")}
     assert settings["perMinute"] == prices["sv1"].per_minute and settings["least"] == prices["sv1"].least_s
