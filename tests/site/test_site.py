@@ -7,13 +7,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
-from pages import open_page
+from pages import PAGES, open_page
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[2]
-TOC = yaml.safe_load((REPOSITORY / "_toc.yml").read_text(encoding="utf-8"))
-PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
 CHAPTERS = [page for page in PAGES if (REPOSITORY / f"{page}.ipynb").exists()]
 
 
