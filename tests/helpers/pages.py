@@ -1,8 +1,22 @@
 """A page of the built book in a browser."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from playwright.sync_api import BrowserContext, Page
+
+TOC = yaml.safe_load((Path(__file__).parents[2] / "_toc.yml").read_text(encoding="utf-8"))
+
+
+def listed(entries: list[dict]) -> Iterator[str]:
+    """The pages of a part of the contents, and those below them."""
+    for entry in entries:
+        yield entry["file"]
+        yield from listed(entry.get("sections", []))
+
+
+PAGES = [TOC["root"], *(page for part in TOC["parts"] for page in listed(part["chapters"]))]
 
 HARMLESS = ("THEBE_JS_URL", "invalid theme mode")  # what the theme itself says on every page
 # The theme preloads its fonts across origins, which browsers refuse from disk; they then load them through the style sheet.

@@ -11,15 +11,12 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import numpy as np
 import pytest
-import yaml
 from axe_playwright_python.sync_playwright import Axe
-from pages import open_page
+from pages import PAGES, open_page
 from PIL import Image
 from playwright.sync_api import Page
 
 REPOSITORY = Path(__file__).parents[2]
-TOC = yaml.safe_load((REPOSITORY / "_toc.yml").read_text(encoding="utf-8"))
-PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
 CHAPTERS = [page for page in PAGES if (REPOSITORY / f"{page}.ipynb").exists()]
 
 
