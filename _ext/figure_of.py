@@ -24,7 +24,9 @@ class FigureOf(SphinxDirective):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             about = cell["metadata"].get("mystnb", {})
             if about.get("figure", {}).get("name") == name:
-                (svg,) = ["".join(out["data"][SVG]) for out in cell["outputs"] if SVG in out.get("data", {})]
+                svg = next(("".join(out["data"][SVG]) for out in cell["outputs"] if SVG in out.get("data", {})), None)
+                if svg is None:
+                    raise self.warning(f"{chapter} holds {name!r} as a picture only: renew it with `hqnn run`")
                 shown = nodes.raw("", inline(svg, name, about["image"]["alt"]), format="html")
                 caption = nodes.caption()
                 inside, messages = self.state.inline_text("\n".join(self.content), self.lineno)
