@@ -40,41 +40,33 @@ class LinkTerms(SphinxPostTransform):
     default_priority = 5
 
     def run(self) -> None:
+        page, only_on, linked = self.env.docname, self.config.glossary_links_only_on, set()
         homes = {name: home for (kind, name), (home, _) in self.env.get_domain("std").objects.items() if kind == "term"}
-        only_on = self.config.glossary_links_only_on
-        terms = sorted(homes, key=len, reverse=True)  # "expectation value" before "value"
+        here = [term for term, home in homes.items() if page != home and page in only_on.get(term, [page])]
+        terms = sorted(here, key=len, reverse=True)  # "expectation value" before "value"
         if not terms:
             return
-        pattern, linked = anywhere(terms), set()
-        for page, text in self.running_text():
+        for text in self.running_text():
             new, end = [], 0
-            for found in pattern.finditer(text):
+            for found in anywhere(terms).finditer(text):
                 term = terms[found.lastindex - 1]
-                if (page, term) in linked or page == homes[term] or page not in only_on.get(term, [page]):
-                    continue
-                linked.add((page, term))
-                new += [nodes.Text(text[end : found.start()]), self.link(term, found[0], page)]
-                end = found.end()
+                if term not in linked:
+                    linked.add(term)
+                    new += [nodes.Text(text[end : found.start()]), self.link(term, found[0])]
+                    end = found.end()
             if new:
                 text.parent.replace(text, [*new, nodes.Text(text[end:])])
 
-    def running_text(self) -> Iterator[tuple[str, nodes.Text]]:
-        """Every piece of text that may hold a link, and its page; in the book as a single page, each part has its own."""
+    def running_text(self) -> Iterator[nodes.Text]:
+        """Every piece of text that may hold a link."""
         for paragraph in list(self.document.findall(nodes.paragraph)):
-            if within(paragraph, APART):
-                continue
-            parent = paragraph
-            while parent and not isinstance(parent, addnodes.start_of_file):
-                parent = parent.parent
-            page = parent["docname"] if parent else self.env.docname
-            for text in list(paragraph.findall(nodes.Text)):
-                if not within(text, TAKEN, paragraph):
-                    yield page, text
+            if not within(paragraph, APART):
+                yield from [text for text in paragraph.findall(nodes.Text) if not within(text, TAKEN, paragraph)]
 
-    def link(self, term: str, words: str, page: str) -> addnodes.pending_xref:
+    def link(self, term: str, words: str) -> addnodes.pending_xref:
         shown = nodes.inline("", words, classes=["std", "std-term"])
         about = {"refdomain": "std", "reftype": "term", "reftarget": term, "refexplicit": True, "refwarn": True}
-        return addnodes.pending_xref("", shown, refdoc=page, **about)
+        return addnodes.pending_xref("", shown, refdoc=self.env.docname, **about)
 
 
 def setup(app: Sphinx) -> dict:
