@@ -3,16 +3,16 @@
 import base64
 import io
 import os
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from chapters import missing_data
 from PIL import Image
 
 from hqnn_utils import files
 from hqnn_utils.datasets import catalogue
-from hqnn_utils.notebooks import kernels, parameters, results
+from hqnn_utils.notebooks import kernels, results
 
 # Kernels run in their notebook's folder, where a relative data root would point elsewhere.
 if os.environ.get("HQNN_DATA"):
@@ -86,20 +86,6 @@ if IPyNbCell is not None:
     RunningKernel.execute_cell_input = execute_with_history
     compare_exactly = IPyNbCell.compare_outputs
     IPyNbCell.compare_outputs = compare_with_tolerance
-
-
-@cache
-def missing_data(notebook: Path) -> str:
-    """Why a chapter cannot be run here with its default parameters; empty if it can."""
-    declared = {name: p.default for name, p in parameters.of(notebook).items()}
-    names = declared.get("datasets", [declared[one] for one in ("dataset", "photographs") if one in declared])
-    sets = [name for name, entry in catalogue.entries().items() if entry.kind != "weights"]
-    for name in sets if names == ["any"] else names:
-        if (
-            "missing" in catalogue.entry(name).verify().values()
-        ):  # altered files are no reason to skip: the chapter will say so
-            return f"{name} is not under {catalogue.root()}: `hqnn data fetch {name}`"
-    return ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
