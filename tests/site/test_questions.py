@@ -3,7 +3,7 @@
 import pytest
 from pages import open_page
 
-PAGE = "book/foundations/pqc"
+PAGE = "book/foundations/chsh"
 
 
 @pytest.fixture(scope="module")
