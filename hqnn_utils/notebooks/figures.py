@@ -352,7 +352,7 @@ def forest(
         reference: drawn as a vertical line, e.g. 0 for no difference.
     """
     rows = list(next(iter(panels.values())))
-    size = (1.9 * len(panels) + 1.6, 1.2 + 0.45 * len(rows))
+    size = (min(1.9 * len(panels) + 1.6, 8.6), 1.2 + 0.45 * len(rows))  # as wide as a page shows without shrinking
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     looks = [dict(color=BLUE, marker="o"), dict(color=ORANGE, marker="s"), dict(color=GREEN, marker="D")]
     named = {}

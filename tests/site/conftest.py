@@ -30,7 +30,9 @@ def browser():
 
 @pytest.fixture(scope="session")
 def html(tmp_path_factory) -> Path:
-    """The book, built from nothing with warnings as errors, once for all workers."""
+    """The book, built from nothing with warnings as errors, once for all workers; or the pages in `$HQNN_PAGES`."""
+    if pages := os.environ.get("HQNN_PAGES"):
+        return Path(pages).resolve()
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "book"
     built = folder / "_build" / "html"

@@ -77,7 +77,7 @@ ICONS = "document.fonts.ready.then(fonts => [...fonts].map(font => [font.family,
 
 def barriers(tab: Page) -> list[str]:
     """What axe finds serious or critical."""
-    found = Axe().run(tab, options={"resultTypes": ["violations"]}).response["violations"]
+    found = Axe().run(tab, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
     return [
         f"{violation['id']}: {node['html'][:200]} {node['any'][0]['message'] if node['any'] else ''}"
         for violation in found
