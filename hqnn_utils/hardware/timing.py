@@ -59,7 +59,7 @@ def loose(times: Mapping[str, float]) -> dict[str, float]:
 def shift_circuits(batch: int, n_angles: int) -> int:
     """Circuits of a step by the parameter-shift rule: for every row its value, and two shifts of every angle that is trained.
 
-    Derived in book/foundations/parameter_shift.
+    Derived in book/foundations/gradient_cost.
     """
     return batch * (1 + 2 * n_angles)
 

@@ -43,8 +43,8 @@ def style() -> None:
     """Apply the house style to every figure made after this call.
 
     In a notebook a figure is kept twice: as PNG, which any front end shows and which runs are compared by, and as SVG, whose
-    letters are letters and whose black is the book's own, in light, dark and print (`_ext/drawn_in_theme.py`). Words on a coloured
-    ground that stays, as in a heat map, are therefore a dark grey.
+    letters are letters and whose black is the book's own, in light, dark and print (`_ext/drawn_in_theme.py`). Words on a
+    coloured ground that stays, as in a heat map, are therefore a dark grey.
     """
     if IPython.get_ipython():
         set_matplotlib_formats("svg", "png", metadata={"Date": None, "Creator": None})

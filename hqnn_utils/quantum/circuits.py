@@ -63,7 +63,7 @@ def chsh(a: TensorLike, b: TensorLike, prepare: Callable[[], None] = bell) -> No
         a, b: measurement directions of the two parties in the X-Z plane of the Bloch sphere.
         prepare: circuit that prepares the shared state from |00⟩.
 
-    For the Bell state ⟨Z⊗Z⟩ = cos(a - b). Source: Nielsen and Chuang, sec. 2.6. Derived in book/foundations/entanglement.
+    For the Bell state ⟨Z⊗Z⟩ = cos(a - b). Source: Nielsen and Chuang, sec. 2.6. Derived in book/foundations/chsh.
     """
     prepare()
     qml.RY(-a, 0)
@@ -87,9 +87,9 @@ def cnot_pairs(n_qubits: int, entangler: str) -> list[tuple[int, int]]:
     """The (control, target) pairs of an entangler, in the order in which they act.
 
     `none`: no pair; `linear`: i → i+1; `ring`: linear, then n-1 → 0; `all`: every i → j with i < j, which is the same
-    permutation as `linear` in reverse order (book/foundations/entanglement); `brick`: i → i+1 for even i, then for odd i, as
-    in the code of Mari et al. 2020 (book/evidence/provenance). A single qubit has no pair; two qubits in a ring have 0 → 1,
-    then 1 → 0.
+    permutation as `linear` in reverse order (book/foundations/entangled_circuits); `brick`: i → i+1 for even i, then for
+    odd i, as in the code of Mari et al. 2020 (book/evidence/provenance). A single qubit has no pair; two qubits in a ring
+    have 0 → 1, then 1 → 0.
 
     Raises:
         ValueError: the entangler is not one of `ENTANGLERS`.
@@ -111,7 +111,7 @@ def layered(x: TensorLike, theta: TensorLike, entangler: str = "ring") -> None:
         theta: trainable angles, shape `(depth, n_qubits)`.
         entangler: one of `ENTANGLERS`.
 
-    Source: Mari et al. 2020, the dressed quantum circuit. Drawn in book/foundations/pqc.
+    Source: Mari et al. 2020, the dressed quantum circuit. Drawn in book/foundations/many_qubits.
     """
     n_qubits = x.shape[-1]
     for i in range(n_qubits):

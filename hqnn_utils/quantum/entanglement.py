@@ -1,7 +1,7 @@
 """How entangled a pure state is, and what the entanglers of a circuit do to its outputs.
 
-A state vector of n qubits has shape `(2**n,)`, qubit 0 leftmost in |q₀q₁…⟩. Derived in book/foundations/entanglement, the
-second part in book/experiments/quantum_entanglement.
+A state vector of n qubits has shape `(2**n,)`, qubit 0 leftmost in |q₀q₁…⟩. Derived in book/foundations/entanglement
+and entangled_circuits, the second part in book/experiments/quantum_entanglement.
 """
 
 from collections.abc import Callable, Sequence

@@ -136,7 +136,7 @@ class ShiftRule(torch.autograd.Function):
     to any order, since the rule is applied to itself, and works under `torch.vmap`. PennyLane's own rule refuses batches of
     trainable inputs (PennyLane issue 6078).
 
-    Derived in book/foundations/parameter_shift, also what it costs: `1 + 2 * n_angles` circuits for each row of the batch.
+    Derived in book/foundations/parameter_shift; what it costs in gradient_cost: `1 + 2 * n_angles` circuits for each row.
     """
 
     @staticmethod
