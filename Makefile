@@ -82,8 +82,9 @@ chapters: $(READY)  ## run every chapter with its default parameters and renew i
 	for chapter in book/*/*.ipynb; do $(BIN)/hqnn run $$chapter --output $$chapter --overwrite || exit 1; done
 	$(MAKE) numbers
 
-numbers: $(READY)  ## write the recorded numbers into the sentences of all pages
+numbers: $(READY)  ## write the recorded numbers into the sentences of all pages, and the picture of README.md
 	$(BIN)/hqnn numbers README.md book/*.md book/*/*.md book/*/*.ipynb
+	$(BIN)/python tools/readme_picture.py
 
 results: $(READY)  ## run the sweeps of data/sweeps and renew the tables under data/results that chapters read
 	for file in data/sweeps/*.toml; do name=$$(basename $$file .toml); $(BIN)/hqnn sweep $$file && \

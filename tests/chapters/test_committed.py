@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import readme_picture
 from nbclient import NotebookClient
 
 from hqnn_utils.notebooks import parameters, results, runs
@@ -248,3 +249,8 @@ def test_a_setting_that_was_run_in_two_places_found_one_thing():
                 assert not apart, f"{setting['chapter']} and a table of its runs disagree: {apart}"
                 compared += len(both)
     assert compared > 10  # the default run of `many_networks` is a row of `slides`
+
+
+def test_the_picture_of_the_readme_is_the_chapters():
+    assert readme_picture.PICTURE.read_text(encoding="utf-8") == readme_picture.drawing()
+    assert "](book/map.svg)" in (readme_picture.ROOT / "README.md").read_text(encoding="utf-8")
