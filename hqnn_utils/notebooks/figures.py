@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from hqnn_utils.checks import finite
 
@@ -47,6 +46,9 @@ def style() -> None:
     coloured ground that stays, as in a heat map, are therefore a dark grey.
     """
     if IPython.get_ipython():
+        # Imported where no kernel runs yet, as before a warm one is forked, it would never show a figure.
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
         set_matplotlib_formats("svg", "png", metadata={"Date": None, "Creator": None})
     mpl.rcParams.update(
         {

@@ -107,6 +107,13 @@ def test_a_warm_kernel_is_as_a_cold_one(tmp_path):
     assert "image/png" in figure and same_figure == figure
 
 
+def test_a_warm_kernel_shows_a_figure_of_the_house_as_a_picture_and_as_a_drawing():
+    cells = "from hqnn_utils.notebooks import figures; figures.style()", "figures.curves([0, 1], {'a': [0, 1]}, 'x', 'y');"
+    with warm() as (_, run):
+        said = [run(cell) for cell in cells][-1]
+    assert "image/png" in said and "image/svg+xml" in said
+
+
 def test_every_warm_kernel_has_random_numbers_of_its_own():
     cell = "import random, numpy, torch; print(random.random(), numpy.random.rand(), torch.rand(1).item())"
     drawn = []
