@@ -43,7 +43,11 @@ def sentences(section: nodes.section) -> str:
             above = above.parent
         if above is section and not isinstance(section.parent, APART):
             found.append(
-                "".join("…" if isinstance(text.parent, nodes.math) else text for text in paragraph.findall(nodes.Text))
+                "".join(
+                    "…" if isinstance(text.parent, nodes.math) else text
+                    for text in paragraph.findall(nodes.Text)
+                    if not isinstance(text.parent, nodes.raw)  # such as the name behind a recorded number
+                )
             )
     return " ".join(" ".join(found).split())[:LENGTH]
 
