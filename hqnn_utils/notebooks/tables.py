@@ -94,6 +94,6 @@ def _html(caption: str, head: list[str], rows: list[list[str]], left: list[bool]
 
 def _myst(caption: str, name: str, head: list[str], rows: list[list[str]], left: list[bool]) -> str:
     lines = [head, [":--" if one else "--:" for one in left], *rows]
-    escaped = [[re.sub(r"[`*_<|]", r"\\\g<0>", cell) for cell in line] for line in lines]
+    escaped = [[re.sub(r"[`*_<|$]", r"\\\g<0>", cell) for cell in line] for line in lines]
     body = "\n".join(f"| {' | '.join(line)} |" for line in escaped)
     return f"```{{table}} {caption}\n:name: {name}\n:class: with-row-heads\n\n{body}\n```"

@@ -21,7 +21,7 @@ FRAME = pd.DataFrame(
         "duration": [1234.56, 2.25, 0.1],
         "images": [60000, 153, 5],
         "p value": [1e-9, 0.02, 0.5],
-        "verdict": ["reproduced", "a | b * <c>", None],
+        "verdict": ["reproduced", "$3 | b * <c> $4", None],
         "entangled": [True, False, True],
         "span": [Interval(0.5, -0.25, 0.75), Interval(1, 0, 2), Interval(1, 0, 2)],
     },
@@ -30,7 +30,7 @@ FRAME = pd.DataFrame(
 HEAD = ["network", "accuracy", "duration (s)", "images", "p value", "verdict", "entangled", "span"]
 ROWS = [
     ["ResNet18", "0.91", "1,234.6", "60,000", "1.0×10⁻⁹", "reproduced", "yes", "0.50 (−0.25 to 0.75)"],
-    ["brain tumour, clean split", "−0.50", "2.2", "153", "2.0×10⁻²", "a | b * <c>", "no", "1.00 (0.00 to 2.00)"],
+    ["brain tumour, clean split", "−0.50", "2.2", "153", "2.0×10⁻²", "$3 | b * <c> $4", "no", "1.00 (0.00 to 2.00)"],
     ["LeNet-Q", "–", "0.1", "5", "5.0×10⁻¹", "–", "yes", "1.00 (0.00 to 2.00)"],
 ]
 
@@ -79,6 +79,7 @@ def built(bundle, tmp_path_factory) -> str:
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]
     chosen = {name: config[name] for name in ("nb_mime_priority_overrides", "nb_render_markdown_format")}
     own = {"extensions": ["myst_nb", "table_heads"], "numfig": True, "nb_execution_mode": "off", "html_theme": "basic"}
+    own["myst_enable_extensions"] = ["dollarmath"]  # as Jupyter Book does
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "_ext"))
         places = [folder, None, folder / "html", folder / "trees"]
