@@ -158,7 +158,7 @@ def interaction_variances(
         else:
             functions = basis(angles[:, axis]) / np.sqrt(len(angles))
             padded = np.concatenate([functions, np.zeros((3, 3))])  # one sample may be all
-            change = np.linalg.qr(padded, mode="r")  # type: ignore[assignment]  # NumPy's stubs know one result of all modes
+            change = np.asarray(np.linalg.qr(padded, mode="r"))  # older stubs know one result of all modes
         coefficients = np.moveaxis(np.tensordot(change @ solve, coefficients, axes=(1, axis)), 0, axis)
     order = (np.indices([3] * n) > 0).sum(axis=0)
     return np.stack([(coefficients[order == k] ** 2).sum(axis=0) for k in range(1, n + 1)], axis=-1)
