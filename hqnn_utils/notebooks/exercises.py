@@ -10,7 +10,12 @@ import numpy as np
 
 
 def check(
-    answer: Any, right: Any, wanted: str, at: Sequence = (), slips: Mapping | None = None, tolerance: float = 1e-6
+    answer: Any,
+    right: Any,
+    wanted: str,
+    at: Sequence | np.ndarray = (),
+    slips: Mapping | None = None,
+    tolerance: float = 1e-6,
 ) -> None:
     """Print in one sentence whether an answer is right, and what is wrong where it is not.
 
@@ -26,7 +31,7 @@ def check(
     print(" ".join(sentence.split()))
 
 
-def _sentence(answer: Any, right: Any, wanted: str, at: Sequence, slips: Mapping, tolerance: float) -> str:
+def _sentence(answer: Any, right: Any, wanted: str, at: Sequence | np.ndarray, slips: Mapping, tolerance: float) -> str:
     if answer is None or answer is ...:
         return f"Nothing here yet. Write {wanted}."
     if callable(answer) != callable(right):
@@ -54,7 +59,7 @@ def _sentence(answer: Any, right: Any, wanted: str, at: Sequence, slips: Mapping
     return f"Not yet: {which} not right."
 
 
-def _values(given: Any, at: Sequence) -> np.ndarray:
+def _values(given: Any, at: Sequence | np.ndarray) -> np.ndarray:
     """A value as an array, or those of a function, one input a row."""
     if callable(given):
         return np.array([_values(given(*x) if isinstance(x, tuple) else given(x), ()) for x in at])

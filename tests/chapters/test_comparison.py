@@ -43,7 +43,19 @@ def said(tmp_path_factory) -> dict[int, str]:
         cell.source = source.format(*fresh)
     nbformat.write(notebook, folder / "chapter.ipynb")
     shutil.copy(ROOT / "conftest.py", folder)
-    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "--color=no", "--rootdir", folder, folder]
+    helpers = ROOT / "tests" / "helpers"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "-p",
+        "no:cacheprovider",
+        "--color=no",
+        "-o",
+        f"pythonpath={helpers}",
+    ]
+    command += ["--rootdir", folder, folder]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240)
     parts = re.split(r"^_+ .*Cell (\d+) _+$", done.stdout, flags=re.MULTILINE)
     assert re.search(rf"{len(PAIRS) - len(parts) // 2} passed", parts[-1]), done.stdout + done.stderr

@@ -14,7 +14,7 @@ BIB = (REPOSITORY / "book" / "references.bib").read_text(encoding="utf-8")
 KINDS = {
     "term": ("book/foundations/pqc", "a:has(> .std-term)"),
     "equation": ("book/foundations/entanglement", 'a[href^="#equation-"]'),
-    "figure": ("book/foundations/entanglement", 'a[href^="#fig-"]'),
+    "figure": ("book/experiments/quantum_activation", 'a[href^="#fig-"]'),
     "table": ("book/evidence/multiverse", 'a[href^="#tab-"]'),
     "reference": ("book/intro", 'a[href*="references.html#"]'),
 }
@@ -22,7 +22,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def first_link(tab: Page, kind: str) -> Locator:
-    return tab.locator(f"article {KINDS[kind][1]}:not(.headerlink)").first
+    return tab.locator(f"article {KINDS[kind][1]}:not(.headerlink) >> visible=true").first
 
 
 def preview(tab: Page) -> Locator:
@@ -75,7 +75,7 @@ def test_under_the_mouse_a_link_shows_what_it_leads_to(opened, html, kind):
         assert set(words(target.get_text())) <= set(words(shown.inner_text()))
     assert tab.evaluate("id => document.querySelectorAll(`[id='${id}']`).length", part) == (kind not in ("term", "reference"))
     if kind == "figure":
-        assert shown.locator("img").evaluate("image => image.naturalWidth") > 100
+        assert shown.locator("svg.drawn").bounding_box()["width"] > 100
     shown.hover()  # to read on in it, and to follow its links
     tab.wait_for_timeout(300)
     expect(shown).to_be_visible()
