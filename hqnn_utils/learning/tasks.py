@@ -226,7 +226,8 @@ def chosen(names: Sequence[str], split: str = "both", **options: Any) -> dict[st
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     here = _here(options) if list(names) == [ANY] else _named(names, options)
-    leaking = [name for name, task in here.items() if split != "published" and task.body == "ResNet18" and _leaks(name)]
+    # Not `task`, which Python 3.12.1 would then not find in the next line.
+    leaking = [name for name, one in here.items() if split != "published" and one.body == "ResNet18" and _leaks(name)]
     clean = {f"{name}_clean": task(name, clean=True, **options) for name in leaking}
     return {name: found for name, found in here.items() if split == "both" or name not in leaking} | clean
 
