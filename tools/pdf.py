@@ -15,7 +15,14 @@ from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-PARTS = {"": [TOC["root"]]} | {part["caption"]: [chapter["file"] for chapter in part["chapters"]] for part in TOC["parts"]}
+
+
+def listed(entries: list[dict]) -> list[str]:
+    """The pages of a part of the contents, and those below them."""
+    return [page for entry in entries for page in (entry["file"], *listed(entry.get("sections", [])))]
+
+
+PARTS = {"": [TOC["root"]]} | {part["caption"]: listed(part["chapters"]) for part in TOC["parts"]}
 NEEDED = ("stylesheet", "MathJax", "tex-chtml", "live.js")  # of the pages' heads; other scripts move things, or fetch them
 READY = "MathJax.startup.promise.then(() => document.fonts.ready).then(() => true)"
 PAGE = """<!DOCTYPE html>
@@ -33,7 +40,7 @@ def read(html: Path, page: str) -> BeautifulSoup:
 def article(html: Path, page: str, pages: list[str], level: int) -> Tag:
     """What a page says, with names and addresses that hold beside all other pages."""
     found = read(html, page).find("article")
-    for part in found.find_all(id=True):
+    for part in found.find_all(lambda tag: tag.get("id") and not tag.find_parent("svg")):  # a drawing's are its own
         part["id"] = f"{page}--{part['id']}"
     found["id"] = page
     for script in found.find_all("script"):

@@ -129,3 +129,9 @@ def test_a_page_by_itself_is_printed_with_its_solutions_and_without_buttons(html
     assert "Show code" not in text and "Search" not in text
     assert [words.split()[0] for words in texts] == [str(number) for number in range(1, len(texts) + 1)]
     assert squeezed("prices.rename_axis") in squeezed(text), "the code of a solution"
+
+
+def test_drawings_keep_their_parts_on_the_one_page(html):
+    page = pdf.single_page(html, {"": ["book/foundations/pqc", "book/evidence/multiverse"]})
+    used = set(re.findall(r'<use[^>]* href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
+    assert used and used <= set(re.findall(r' id="([^"]+)"', page))
