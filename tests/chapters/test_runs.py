@@ -244,16 +244,24 @@ def test_a_data_set_that_cannot_be_had_ends_the_run_with_a_way_on(hqnn, tmp_path
     assert not (tmp_path / "out.ipynb").exists()
 
 
-@pytest.mark.parametrize("pick", ["last", "validation", "test"])
-def test_a_universe_reports_the_epoch_that_it_was_asked_for(hqnn, pick, tmp_path):
-    """The best epoch on the test images is never below the last one; validation takes its images from the training."""
+@pytest.fixture(scope="module")
+def picked(hqnn, tmp_path_factory) -> dict[str, dict]:
+    """The results of a universe that reports its last epoch, the best one in validation, and the best one in the test."""
     found = {}
-    for one in {"last", pick}:
-        given = {"dataset": "digits"} | BRIEF["universe"] | {"pick": one, "epochs": "4"}
-        done = hqnn("run", "universe", *options(given), "-o", str(tmp_path / f"{one}.ipynb"))
+    for pick in "last", "validation", "test":
+        output = tmp_path_factory.mktemp("universes") / f"{pick}.ipynb"
+        given = {"dataset": "digits"} | BRIEF["universe"] | {"pick": pick, "epochs": "4"}
+        done = hqnn("run", "universe", *options(given), "-o", str(output))
         assert done.returncode == 0, done.stderr
-        found[one] = {name: r.value for name, r in results.of(tmp_path / f"{one}.ipynb").items()}
-    held_out = found["last"]["n_train"] - found[pick]["n_train"]
-    assert held_out == (40 if pick == "validation" else 0) and found[pick]["n_test"] == 50
-    if pick == "test":
-        assert all(found["test"][f"accuracy_{k}"] >= found["last"][f"accuracy_{k}"] for k in ("classical", "q", "q_ent"))
+        found[pick] = {name: result.value for name, result in results.of(output).items()}
+    return found
+
+
+@pytest.mark.parametrize(("pick", "held_out"), [("last", 0), ("validation", 40), ("test", 0)])
+def test_a_universe_holds_out_of_the_training_what_it_picks_its_epoch_by(picked, pick, held_out):
+    assert picked["last"]["n_train"] - picked[pick]["n_train"] == held_out and picked[pick]["n_test"] == 50
+
+
+@pytest.mark.parametrize("kind", ["classical", "q", "q_ent"])
+def test_the_best_epoch_of_the_test_is_never_below_the_last(picked, kind):
+    assert picked["test"][f"accuracy_{kind}"] >= picked["last"][f"accuracy_{kind}"]
