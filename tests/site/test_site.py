@@ -67,7 +67,7 @@ BEYOND = """() => [...document.querySelectorAll("article *")].filter(part => {
 """Parts of the article that the window's edge cuts off; what scrolls within itself is looked at by its own frame."""
 
 PLAINER = """() => {
-    for (const code of document.querySelectorAll(".highlight pre")) code.textContent = code.textContent;
+    for (const code of document.querySelectorAll(".highlight pre, .sig-param, .sig-return")) code.textContent = code.textContent;
     for (const inside of document.querySelectorAll("mjx-container > *, svg.drawn > *")) inside.remove();
 }"""
 """A page whose code, formulas and drawings are one element each, so that axe does not look at each of their thousand parts."""
@@ -163,11 +163,12 @@ def test_a_page_with_all_that_it_loads_is_light(visited, page):
     assert visited(page)["weight"] < 1.2e6
 
 
-def test_the_colours_of_code_can_be_read(html, offline):
-    tab, _, _ = open_page(offline, html, CHAPTERS[0])
+@pytest.mark.parametrize(("page", "code"), [(CHAPTERS[0], ".highlight"), ("book/guide/api/sweeps", "dt.sig")])
+def test_the_colours_of_code_can_be_read(html, offline, page, code):
+    tab, _, _ = open_page(offline, html, page)
     for theme in "light", "dark":
         dress(tab, theme, 1280)
-        seen = Axe().run(tab, ".highlight", {"runOnly": ["color-contrast"]}).response
+        seen = Axe().run(tab, code, {"runOnly": ["color-contrast"]}).response
         assert seen["passes"] and not seen["violations"], seen["violations"]
 
 
