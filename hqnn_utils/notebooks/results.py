@@ -337,6 +337,8 @@ def written(value: object, format_: str) -> str:
     if isinstance(value, str):
         return text
     mantissa, e, exponent = text.partition("e")
+    if e and value == 0:
+        return "0"  # which has no power of ten
     if e:
         mantissa += "×10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return mantissa.replace("-", "−" if re.search("[1-9]", mantissa) else "")  # a loss of nothing is no loss
