@@ -137,7 +137,7 @@ def scaling(times: pd.DataFrame, xlabel: str, ylabel: str, own: str) -> Figure:
         xlabel, ylabel: what the sizes and the times are, with units.
         own: the row that is drawn as a thick line.
     """
-    figure, axes = plt.subplots(figsize=(4.2, 4.6))
+    figure, axes = plt.subplots(figsize=(4.6, 4.6))
     ends = {}
     for k, (system, row) in enumerate(times.sort_values(times.columns[0]).iterrows()):
         look = dict(lw=3, color=BLUE) if system == own else dict(lw=1.2, ls=("--", "-.", ":")[k % 3])
@@ -158,8 +158,9 @@ def _named_at_the_end(axes: Axes, ends: dict[str, tuple], wide: int = 30) -> Non
     below = line * (np.cumsum(heights) - heights / 2)
     wanted = np.array([axes.transAxes.inverted().transform(axes.transData.transform(ends[name][:2]))[1] for name in words])
     # Each name as near to its end as it may be, with the room of those between: monotone in what is left without that room.
-    places = below + isotonic_regression(wanted - below).x
-    for (name, lines), y in zip(words.items(), places - max(0.0, places[-1] - 1.0), strict=True):
+    room = 1 - line * heights.sum()  # what is left above all names, where they begin at the foot of the axes
+    places = below + np.clip(isotonic_regression(wanted - below).x, min(0.0, room), room)
+    for (name, lines), y in zip(words.items(), places, strict=True):
         x, value, color = ends[name]
         axes.annotate(
             "\n".join(lines),
