@@ -146,15 +146,15 @@ def scaling(times: pd.DataFrame, xlabel: str, ylabel: str, own: str) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     axes.set_xticks(times.columns, times.columns)
     axes.minorticks_off()
-    _named_at_the_end(axes, ends)
+    _named_at_the_end(figure, axes, ends)
     return figure
 
 
-def _named_at_the_end(axes: Axes, ends: dict[str, tuple], wide: int = 30) -> None:
+def _named_at_the_end(figure: Figure, axes: Axes, ends: dict[str, tuple], wide: int = 30) -> None:
     """Name → where a line ends, and its colour: the names stand right of the axes, in the order of the ends."""
     words = {name: textwrap.wrap(name, wide) for name in sorted(ends, key=lambda name: ends[name][1])}
     heights = np.array([1.15 * len(lines) + 0.35 for lines in words.values()])
-    line = 10 / 72 / (axes.figure.get_size_inches()[1] * axes.get_position().height)  # as a share of the axes
+    line = 10 / 72 / (figure.get_size_inches()[1] * axes.get_position().height)  # as a share of the axes
     below = line * (np.cumsum(heights) - heights / 2)
     wanted = np.array([axes.transAxes.inverted().transform(axes.transData.transform(ends[name][:2]))[1] for name in words])
     # Each name as near to its end as it may be, with the room of those between: monotone in what is left without that room.

@@ -79,7 +79,7 @@ def _text(value: object, form: int | str) -> str:
     form = form if isinstance(form, str) else f",.{form}f"
     if form.endswith("p"):
         form = form[:-1] + "f"
-        if isinstance(value, Real) and 0 <= value < (least := 10.0 ** -int(form[1:-1])):
+        if isinstance(value, Real) and 0 <= float(value) < (least := 10.0 ** -int(form[1:-1])):
             return f"< {least:{form}}"
     if isinstance(value, tuple):
         format(value, form)  # Python refuses any tuple but an `Interval`
