@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 ICONS = '<link rel="icon" type="image/png" sizes="180x180" href="{0}">\n<link rel="apple-touch-icon" href="{0}">'
 """Beside the SVG of `_config.yml`, for browsers that show none."""
 CARD, CARD_SIZE = "_static/card.png", (1200, 630)
-CARD_SHOWS = "The title of the book above what an entangling circuit gains in many worlds, sorted: most lie below zero."
+CARD_SHOWS = "The title of the book above what an entangling circuit gains in many universes, sorted: most lie below zero."
 LONGEST = 300
 """Of a description, in characters: search engines show less, messengers a little more."""
 
@@ -81,8 +81,8 @@ def draw_card(app: Sphinx) -> Figure:
     axes.axhline(0, color="white", linewidth=0.8)
     axes.set_xlim(0, len(rows))
     axes.axis("off")
-    worlds = f"{len(rows):,} worlds: {verdicts.count('behind'):,} clearly worse, {verdicts.count('ahead'):,} clearly better"
-    figure.text(0.055, 0.07, f"With entanglement, in {worlds}", color="#c8d2dc", size=20, va="center")
+    drawn = f"{len(rows):,} universes: {verdicts.count('behind'):,} clearly worse, {verdicts.count('ahead'):,} clearly better"
+    figure.text(0.055, 0.07, f"With entanglement, in {drawn}", color="#c8d2dc", size=20, va="center")
     return figure
 
 

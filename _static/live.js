@@ -337,7 +337,7 @@ Whatever was measured comes from the page: attributes of the div, and elements w
       const every = [...classical, ...entangling].map((right) => (100 * right) / images), low = min(...every) - 0.6;
       const high = max(...every) + 0.6;
       return { height: 280, body: plot({ left: 20, right: width - 20, top: 20, bottom: 240 },
-        axis(low, high, range(100).filter((v) => v > low && v < high), "test accuracy (%); red: what is reported"),
+        axis(low, high, range(100).filter((v) => v > low && v < high), "test accuracy (%); orange: what is reported"),
         axis(0, 220, []), (pen) =>
           [[classical, "classical", INK, 115], [entangling, "entangling (-Q-Ent)", BLUE, 0]].map(([counts, name, colour, base]) => [
             pen.level(base, INK, THIN), pen.text(low, base + 94, name),

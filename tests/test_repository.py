@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,13 @@ def test_everything_public_says_what_it_is_for(path):
         public += [node for node in methods if node.name not in inherited]
     assert ast.get_docstring(module)
     assert not [node.name for node in public if not ast.get_docstring(node)]
+
+
+@each_module
+def test_an_example_in_a_docstring_is_set_as_code(path):
+    """Sphinx runs indented lines together, and reads them as words, unless two colons end what stands before them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documented = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    paragraphs = [re.split(r"\n\s*\n", ast.get_docstring(node) or "") for node in documented]
+    before = [one for said in paragraphs for one, other in pairwise(said) if other.startswith("    ") > one.startswith("    ")]
+    assert [one for one in before if not one.endswith("::")] == []

@@ -5,6 +5,7 @@ Shown in book/experiments/device_costs; `paid.within_budget` holds one against e
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import fsum
 from typing import NamedTuple
 
 from hqnn_utils.hardware.devices import DeviceError, Price
@@ -75,7 +76,7 @@ class Budget:
     @property
     def spent(self) -> float:
         """USD, with what tasks are taken to cost that have not ended."""
-        return sum((task.usd or 0.0 for task in self.tasks.values()), 0.0)
+        return fsum(task.usd or 0.0 for task in self.tasks.values())  # of a hundred prices, to the cent
 
     def cost(self, circuits: int) -> float:
         """USD that a task is taken to cost until it has ended; a simulation, as much as the longest so far."""
@@ -92,7 +93,7 @@ class Budget:
         Raises:
             BudgetError: the estimate, with what was spent for other runs, exceeds the sum.
         """
-        own = sum((task.usd or 0.0 for task in self.tasks.values() if task.run == run), 0.0)
+        own = fsum(task.usd or 0.0 for task in self.tasks.values() if task.run == run)
         if self.spent - own + max(own, expected.usd) > self.limit + ROUNDING:
             raise BudgetError(
                 f"{device}: {expected} would exceed the budget of ${self.limit:.2f}; nothing was sent. "

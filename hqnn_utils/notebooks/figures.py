@@ -7,6 +7,7 @@ Matplotlib leaves out what is NaN or infinite, and nobody sees that a point is m
 `checks.NotFinite` says which is not. A NaN in a line is a gap, where the function is not defined.
 """
 
+import textwrap
 from collections.abc import Collection, Sequence
 
 import IPython
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 from hqnn_utils.checks import finite
 
@@ -23,6 +25,9 @@ BLACK, ORANGE, BLUE, GREEN, VERMILION, PURPLE, SKY, GREY = (
     *("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"),
     "#888888",
 )
+
+WIDEST = 7.0
+"""Of a figure, in inches: a page shows so much without making its letters smaller."""
 
 MODELS: dict[str, dict] = {  # colour, marker, dash: quantum full and blue, classical dashed
     "quantum": dict(color=BLUE, marker="o", linestyle="-"),
@@ -125,22 +130,46 @@ def matrix(values: np.ndarray, xlabel: str, ylabel: str, label: str) -> Figure:
 
 
 def scaling(times: pd.DataFrame, xlabel: str, ylabel: str, own: str) -> Figure:
-    """How the times of several systems grow, one line a system, on logarithmic axes.
+    """How the times of several systems grow, one line a system with its name at its end, on logarithmic axes.
 
     Args:
         times: a row a system, a column a size; a size that a system was not asked for is NaN, and a gap in its line.
         xlabel, ylabel: what the sizes and the times are, with units.
         own: the row that is drawn as a thick line.
     """
-    figure, axes = plt.subplots(figsize=(6.4, 4.0))
+    figure, axes = plt.subplots(figsize=(4.6, 4.6))
+    ends = {}
     for k, (system, row) in enumerate(times.sort_values(times.columns[0]).iterrows()):
         look = dict(lw=3, color=BLUE) if system == own else dict(lw=1.2, ls=("--", "-.", ":")[k % 3])
-        axes.plot(row.index, row, marker="os^vDPX*"[k % 8], label=system, **look)
+        (line,) = axes.plot(row.index, row, marker="os^vDPX*"[k % 8], label=system, **look)
+        ends[str(system)] = (row.last_valid_index(), row.dropna().iloc[-1], line.get_color())
     axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     axes.set_xticks(times.columns, times.columns)
     axes.minorticks_off()
-    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.15), fontsize=9)
+    _named_at_the_end(figure, axes, ends)
     return figure
+
+
+def _named_at_the_end(figure: Figure, axes: Axes, ends: dict[str, tuple], wide: int = 30) -> None:
+    """Name → where a line ends, and its colour: the names stand right of the axes, in the order of the ends."""
+    words = {name: textwrap.wrap(name, wide) for name in sorted(ends, key=lambda name: ends[name][1])}
+    heights = np.array([1.15 * len(lines) + 0.35 for lines in words.values()])
+    line = 10 / 72 / (figure.get_size_inches()[1] * axes.get_position().height)  # as a share of the axes
+    below = line * (np.cumsum(heights) - heights / 2)
+    wanted = np.array([axes.transAxes.inverted().transform(axes.transData.transform(ends[name][:2]))[1] for name in words])
+    # Each name as near to its end as it may be, with the room of those between: monotone in what is left without that room.
+    room = 1 - line * heights.sum()  # what is left above all names, where they begin at the foot of the axes
+    places = below + np.clip(isotonic_regression(wanted - below).x, min(0.0, room), room)
+    for (name, lines), y in zip(words.items(), places, strict=True):
+        x, value, color = ends[name]
+        axes.annotate(
+            "\n".join(lines),
+            (x, value),
+            (1.08, y),
+            textcoords="axes fraction",
+            va="center",
+            arrowprops=dict(arrowstyle="-", color=color, lw=0.8, shrinkA=1, shrinkB=3, relpos=(0, 0.5)),
+        )
 
 
 def angle_axis(figure: Figure) -> Figure:
@@ -228,7 +257,7 @@ def layer_panels(panels: dict[str, dict[str, Sequence[Sequence]]], layers: Seque
         layers: their names.
         ylabel: with units.
     """
-    size = (7.6, 3.4)
+    size = (WIDEST, 3.4)
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for axes, (stage, models) in zip(grid.flat, panels.items(), strict=True):
         for number, (name, rows) in enumerate(models.items()):
@@ -291,12 +320,13 @@ def image_grid(images: np.ndarray, labels: Sequence[str], columns: int = 6) -> F
     """
     finite("images", images, image=range(len(images)))
     rows = -(-len(images) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.55 * rows), squeeze=False, layout="constrained")
+    size = (WIDEST / 6 * columns, 1.55 * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
     for axes, image, label in zip(grid.flat[: len(images)], images, labels, strict=True):
         axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
-        axes.text(0.5, -0.04, label, transform=axes.transAxes, ha="center", va="top", fontsize=8)
+        axes.text(0.5, -0.04, label, transform=axes.transAxes, ha="center", va="top")
     return figure
 
 
@@ -326,7 +356,7 @@ def bloch_sphere(paths: dict[str, np.ndarray]) -> Figure:
     for axis, (low, high) in zip(np.eye(3), (("|−⟩", "|+⟩"), ("|−i⟩", "|+i⟩"), ("|1⟩", "|0⟩")), strict=True):
         axes.plot(*np.outer([-1, 1], axis).T, color=GREY, lw=0.8)
         for end, name in ((-1.25, low), (1.25, high)):
-            axes.text(*(end * axis), name, ha="center", va="center", fontsize=9)
+            axes.text(*(end * axis), name, ha="center", va="center")
     colors = _apart([BLUE, VERMILION, GREEN, PURPLE, ORANGE], list(paths), "paths")
     for (label, path), color in zip(paths.items(), colors, strict=True):
         path = np.atleast_2d(path)
@@ -335,7 +365,7 @@ def bloch_sphere(paths: dict[str, np.ndarray]) -> Figure:
     axes.set_box_aspect((1, 1, 1), zoom=1.25)
     axes.view_init(elev=18, azim=-50)
     axes.set_axis_off()
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.1, -0.08), fontsize=8)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.1, -0.08))
     return figure
 
 
@@ -348,13 +378,17 @@ def forest(
     """One panel a group, one row a comparison: its intervals below each other, and what was published a cross.
 
     Args:
-        panels: group → row → kind of interval → (value, low, high); the first group has all rows, others may lack some.
+        panels: group → row → kind of interval → (value, low, high); the first group has all rows, others may lack some. One
+            kind alone may be called "": the caption says what it is.
         xlabel: what the values are.
         marks: group → row → published value.
         reference: drawn as a vertical line, e.g. 0 for no difference.
+
+    Raises:
+        ValueError: a kind without a name among others, or beside marks.
     """
     rows = list(next(iter(panels.values())))
-    size = (min(1.9 * len(panels) + 1.6, 8.6), 1.2 + 0.45 * len(rows))  # as wide as a page shows without shrinking
+    size = (min(1.9 * len(panels) + 1.6, WIDEST), 1.2 + 0.45 * len(rows))
     figure, grid = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     looks = [dict(color=BLUE, marker="o"), dict(color=ORANGE, marker="s"), dict(color=GREEN, marker="D")]
     named = {}
@@ -372,6 +406,8 @@ def forest(
         axes.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5), xlabel=group)
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
     figure.supxlabel(xlabel, fontsize="medium")
+    if len(named) > 1 and "" in named:
+        raise ValueError("what is drawn beside other things needs a name")
     if len(named) > 1:
         figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=3)
     return figure
@@ -404,8 +440,8 @@ def specification_curve(gains: pd.DataFrame, choices: pd.DataFrame, ylabel: str,
     levels = [(column, level) for column in choices for level in _levels(choices[column])]
     known = [(choices[column].to_numpy()[order] == level).astype(float) for column, level in levels]
     shares = [[part.mean() / row.mean() for part in np.array_split(row, bins)] for row in known]
-    size = (7.2, 2.8 + 0.17 * len(levels))
-    figure, (top, panel) = plt.subplots(2, 1, figsize=size, height_ratios=[2.4, 0.17 * len(levels)], layout="constrained")
+    size = (WIDEST, 2.8 + 0.2 * len(levels))
+    figure, (top, panel) = plt.subplots(2, 1, figsize=size, height_ratios=[2.4, 0.2 * len(levels)], layout="constrained")
     sides = {BLUE: low > 0, VERMILION: high < 0, GREY: (low <= 0) & (high >= 0)}
     for color, chosen in sides.items():
         top.vlines(np.flatnonzero(chosen), low[chosen], high[chosen], color=color, lw=0.6, alpha=0.5, rasterized=True)
@@ -414,7 +450,7 @@ def specification_curve(gains: pd.DataFrame, choices: pd.DataFrame, ylabel: str,
     top.set(ylabel=ylabel, xlim=(-0.5, len(value) - 0.5))
     extent = (-0.5, len(value) - 0.5, len(levels) - 0.5, -0.5)
     panel.imshow(shares, cmap="Greys", vmin=0, vmax=2.2, aspect="auto", extent=extent)
-    panel.set_yticks(range(len(levels)), [f"{column}: {level}" for column, level in levels], fontsize=7)
+    panel.set_yticks(range(len(levels)), [f"{column}: {level}" for column, level in levels])
     for row, (column, _) in enumerate(levels):
         if row and column != levels[row - 1][0]:
             panel.axhline(row - 0.5, color=BLUE, lw=0.8)

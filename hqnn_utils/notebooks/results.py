@@ -2,7 +2,7 @@
 
 A chapter records its own run: `check_parameters` calls `begin` with the parameters that are in force, and every `glue` belongs
 to that run. So whatever executes a notebook (`hqnn run`, papermill, nbclient, JupyterLab), what is on record is what was
-computed. In Jupyter the results of a cell are a small table below it; the rendered book quotes them in its sentences:
+computed. In Jupyter the results of a cell are a small table below it; the rendered book quotes them in its sentences::
 
     The angle is 0.80<!--=theta:.2f--> radians.
 
@@ -337,6 +337,8 @@ def written(value: object, format_: str) -> str:
     if isinstance(value, str):
         return text
     mantissa, e, exponent = text.partition("e")
+    if e and value == 0:
+        return "0"  # which has no power of ten
     if e:
         mantissa += "×10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return mantissa.replace("-", "−" if re.search("[1-9]", mantissa) else "")  # a loss of nothing is no loss

@@ -14,6 +14,13 @@ from IPython.display import display
 from hqnn_utils.notebooks.results import written
 
 NOTHING = "–"
+CODE = re.compile(r"(`[^`|]+`)")
+
+DATA = {"mnist": "MNIST", "hymenoptera": "ants and bees", "brain_tumor": "brain tumours", "chessman": "chess pieces"}
+"""What the data sets of the slides are called on all pages."""
+
+ENCODINGS = {"h_ry": "H, then R_Y", "ry": "R_Y", "h_rz": "H, then R_Z", "rx_rz": "R_X, then R_Z"}
+"""What the encodings of `circuits.ENCODINGS` are called: the gates, in their order."""
 
 
 def show(
@@ -28,11 +35,12 @@ def show(
     Args:
         frame: its index holds the names of the rows, and the name of the index stands above them. Columns and rows are named
             in words; of several levels the words are joined. A cell without a value is shown as a dash, an `Interval` with
-            its ends.
+            its ends, and what stands between backticks as code.
         caption: one sentence; Markdown, with mathematics, in the book.
         name: `tab-…`, by which pages refer to it.
         units: column → unit of its values.
-        decimals: of what is no whole number, for all columns or by column; or a format, such as `".1e"`.
+        decimals: of what is no whole number, for all columns or by column; or a format, such as `".1e"`; or `".4p"` for
+            p-values, of which one that would be written as zero is `< 0.0001`.
 
     Raises:
         ValueError: a name that does not begin with `tab-`, or a column in `units` or `decimals` that there is not.
@@ -69,6 +77,10 @@ def _with_unit(column: object, units: Mapping) -> str:
 def _text(value: object, form: int | str) -> str:
     """A cell as it is read."""
     form = form if isinstance(form, str) else f",.{form}f"
+    if form.endswith("p"):
+        form = form[:-1] + "f"
+        if isinstance(value, Real) and 0 <= float(value) < (least := 10.0 ** -int(form[1:-1])):
+            return f"< {least:{form}}"
     if isinstance(value, tuple):
         format(value, form)  # Python refuses any tuple but an `Interval`
         return "{} ({} to {})".format(*(written(number, form) for number in value))
@@ -84,7 +96,7 @@ def _html(caption: str, head: list[str], rows: list[list[str]], left: list[bool]
 
     def line(texts: Sequence[str], *tags: str) -> str:
         cells = zip([*tags, *["td"] * (len(texts) - len(tags))], styles, texts, strict=True)
-        written_out = [f'<{tag} style="{style}">{html.escape(text)}</{tag[:2]}>' for tag, style, text in cells]
+        written_out = [f'<{tag} style="{style}">{_coded(text)}</{tag[:2]}>' for tag, style, text in cells]
         return f"<tr>{''.join(written_out)}</tr>"
 
     above, below = line(head, *['th scope="col"'] * len(head)), "\n".join(line(row, 'th scope="row"') for row in rows)
@@ -94,6 +106,17 @@ def _html(caption: str, head: list[str], rows: list[list[str]], left: list[bool]
 
 def _myst(caption: str, name: str, head: list[str], rows: list[list[str]], left: list[bool]) -> str:
     lines = [head, [":--" if one else "--:" for one in left], *rows]
-    escaped = [[re.sub(r"[`*_<|$]", r"\\\g<0>", cell) for cell in line] for line in lines]
+    escaped = [[_escaped(cell) for cell in line] for line in lines]
     body = "\n".join(f"| {' | '.join(line)} |" for line in escaped)
     return f"```{{table}} {caption}\n:name: {name}\n:class: with-row-heads\n\n{body}\n```"
+
+
+def _coded(text: str) -> str:
+    """As HTML."""
+    return CODE.sub(lambda found: f"<code>{found[0][1:-1]}</code>", html.escape(text))
+
+
+def _escaped(text: str) -> str:
+    """As Markdown, in which nothing but code has a meaning."""
+    parts = CODE.split(text)
+    return "".join(part if CODE.fullmatch(part) else re.sub(r"[`*_<|$]", r"\\\g<0>", part) for part in parts)

@@ -1,23 +1,23 @@
-"""A sweep: many runs of one chapter, over a grid, a list or a random sample of its parameters, and over seeds.
+"""A sweep: many runs of one chapter, over a grid, a list or a random sample of its parameters, and over seeds. As a file::
 
     chapter = "quantum_entanglement"
-    seeds = 5                                      # of the chapter's own `seed`, or `first_seed` and `seeds`
+    seeds = 5              # of the chapter's own `seed`, or `first_seed` and `seeds`
 
     [fixed]
     epochs = 10
 
-    [grid]                                         # every value with every other
+    [grid]                 # every value with every other
     depth = [1, 2, 4]
     entangler = ["ring", "linear"]
 
-    [[list]]                                       # rows of values that belong together, with each point of the grid
+    [[list]]               # rows of values that belong together, with each of the grid
     optimizer = "adam"
     learning_rate = 1e-3
 
-    [sample]                                       # drawn at random, with each of the others
+    [sample]               # drawn at random, with each of the others
     runs = 10
     seed = 0
-    n_qubits = { low = 2, high = 6 }               # also `log = true`, or `choices = […]`
+    n_qubits = {low = 2, high = 6}  # also `log = true`, or `choices = […]`
 
 A sweep is validated whole before anything starts. `engines.run` runs it, `collected` reads it back.
 """

@@ -1,8 +1,10 @@
 """Executes a sweep: by processes of this machine, or by any `concurrent.futures.Executor`, which may be a cluster's.
 
-    engines.run(Sweep.read(Path("depth.toml")))                                       # this machine
-    engines.run(sweep, Slurm(partition="all"))                                        # sweeps.slurm
-    engines.run(sweep, dask.distributed.Client("tcp://…").get_executor())             # Dask, Kubernetes, a cloud
+On this machine, on a cluster with SLURM (`sweeps.slurm`), and where Dask runs: on Kubernetes, or in a cloud::
+
+    engines.run(Sweep.read(Path("depth.toml")))
+    engines.run(sweep, Slurm(partition="all"))
+    engines.run(sweep, dask.distributed.Client("tcp://…").get_executor())
 
 A run is finished when its executed notebook is in its place, `NAME.ipynb`; it is never executed again. What failed is kept as
 `NAME.failed.ipynb`. Whatever ends a sweep, the same call goes on where it stopped.

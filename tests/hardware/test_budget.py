@@ -30,6 +30,11 @@ def test_a_simulation_that_has_not_ended_counts_as_the_longest_so_far():
     assert Budget(5.0, SIMULATOR, 0, tasks).cost(1) == pytest.approx(0.9)
 
 
+def test_a_hundred_tasks_cost_what_a_hundred_times_one_costs():
+    tasks = {str(k): PaidTask(str(k), "x", k, usd=0.00375) for k in range(100)}
+    assert Budget(5.0, SIMULATOR, 0, tasks).spent == 100 * 0.00375  # to the last digit: half a cent is rounded alike
+
+
 def test_what_is_on_its_way_counts_until_it_is_settled():
     budget = Budget(2.7, PROCESSOR, 1000, {})
     assert [budget.reserve("x", 1), budget.reserve("x", 1)] == [0, 1]

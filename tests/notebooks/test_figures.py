@@ -1,9 +1,12 @@
 """Figures hide nothing: what would be left out of one is an error."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from hqnn_utils.checks import NotFinite
 from hqnn_utils.notebooks import figures
@@ -162,3 +165,25 @@ def test_a_specification_curve_sorts_universes_and_shows_where_each_choice_stand
     assert (ahead, behind, between) == ([3], [0], [1, 2])
     assert panel.images[0].get_array().tolist() == [[2, 0], [0, 2], [2 / 3, 4 / 3]]  # of depth 1, depth 2 and rival a
     assert [label.get_text() for label in panel.get_yticklabels()] == ["depth: 1", "depth: 2", "rival: a"]
+
+
+def test_names_stand_at_the_ends_of_their_lines_in_their_order_and_none_on_another():
+    ends = {f"a system with a name as long as that of number {k}": [1.0, 1.0 + k / 10] for k in range(8)} | {
+        "far": [1.0, 900.0]
+    }
+    figure = figures.scaling(pd.DataFrame(ends, index=[1, 2]).T, "size", "ms", "far")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_legend() is None
+    boxes = {text.get_text().replace("\n", " "): Text.get_window_extent(text) for text in axes.texts}
+    assert list(boxes) == list(ends)
+    heights = [(box.y0, box.y1) for box in boxes.values()]
+    assert all(below[1] <= above[0] for below, above in pairwise(heights))
+    assert min(box.x0 for box in boxes.values()) > axes.get_window_extent().x1
+
+
+def test_a_kind_without_a_name_is_refused_beside_others():
+    panels = {"digits": {"-Q": {"": INTERVAL}}}
+    assert not figures.forest(panels, "accuracy").legends
+    with pytest.raises(ValueError, match="beside other things needs a name"):
+        figures.forest(panels, "accuracy", {"digits": {"-Q": 0.9}})

@@ -121,6 +121,7 @@ def test_a_name_that_no_sentence_could_quote_is_refused():
         (0.999, ":.1%", "99.9%"),
         (2e-15, ":.0e", "2×10⁻¹⁵"),
         (-3.2e4, ":.1e", "−3.2×10⁴"),
+        (0.0, ":.1e", "0"),
         ("ResNet18-Q-Ent", "", "ResNet18-Q-Ent"),
     ],
 )

@@ -13,6 +13,7 @@ from sphinx.application import Sphinx
 
 from hqnn_utils.evidence.statistics import Interval
 from hqnn_utils.notebooks import tables
+from hqnn_utils.quantum.circuits import ENCODINGS
 
 ROOT = Path(__file__).parents[2]
 FRAME = pd.DataFrame(
@@ -21,7 +22,7 @@ FRAME = pd.DataFrame(
         "duration": [1234.56, 2.25, 0.1],
         "images": [60000, 153, 5],
         "p value": [1e-9, 0.02, 0.5],
-        "verdict": ["reproduced", "$3 | b * <c> $4", None],
+        "verdict": ["reproduced", "$3 | b * <c> $4", "run `a_b <c>`, or `"],
         "entangled": [True, False, True],
         "span": [Interval(0.5, -0.25, 0.75), Interval(1, 0, 2), Interval(1, 0, 2)],
     },
@@ -31,7 +32,7 @@ HEAD = ["network", "accuracy", "duration (s)", "images", "p value", "verdict", "
 ROWS = [
     ["ResNet18", "0.91", "1,234.6", "60,000", "1.0×10⁻⁹", "reproduced", "yes", "0.50 (−0.25 to 0.75)"],
     ["brain tumour, clean split", "−0.50", "2.2", "153", "2.0×10⁻²", "$3 | b * <c> $4", "no", "1.00 (0.00 to 2.00)"],
-    ["LeNet-Q", "–", "0.1", "5", "5.0×10⁻¹", "–", "yes", "1.00 (0.00 to 2.00)"],
+    ["LeNet-Q", "–", "0.1", "5", "5.0×10⁻¹", "run a_b <c>, or `", "yes", "1.00 (0.00 to 2.00)"],
 ]
 
 
@@ -51,8 +52,11 @@ def bundle() -> dict[str, str]:
 
 def test_jupyter_shows_words_units_decimals_minus_signs_and_no_nan(bundle):
     rows = re.findall(r"<tr>(.*?)</tr>", bundle["text/html"])
-    cells = [[html.unescape(text) for text in re.findall(r">([^<>]*)</t[hd]>", row)] for row in rows]
+    cells = [
+        [html.unescape(re.sub("</?code>", "", text)) for text in re.findall(r"<t[hd] .*?>(.*?)</t[hd]>", row)] for row in rows
+    ]
     assert cells == [HEAD, *ROWS]
+    assert "run <code>a_b &lt;c&gt;</code>, or `" in bundle["text/html"]
 
 
 def test_jupyter_has_a_caption_and_heads_of_columns_and_rows(bundle):
@@ -62,7 +66,8 @@ def test_jupyter_has_a_caption_and_heads_of_columns_and_rows(bundle):
 
 
 def test_a_terminal_shows_the_same(bundle):
-    assert all(cell in bundle["text/plain"] for row in [HEAD, *ROWS] for cell in row)
+    said = bundle["text/plain"].replace("`a_b <c>`", "a_b <c>")
+    assert all(cell in said for row in [HEAD, *ROWS] for cell in row)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +102,9 @@ def test_the_book_numbers_a_table_and_quotes_its_number(built):
 def test_the_book_shows_the_same_cells_with_heads_that_say_of_what(built):
     heads = re.findall(r'<th scope="(\w+)" class="[^"]*"><p>(.*?)</p>', built)
     assert heads == [("col", text) for text in HEAD] + [("row", row[0]) for row in ROWS]
-    cells = re.findall(r"<td[^>]*><p>(.*?)</p></td>", built)
+    code = re.compile(r'<code class="[^"]*">(.*?)</code>')
+    cells = [re.sub("</?span[^>]*>", "", code.sub(r"\1", cell)) for cell in re.findall(r"<td[^>]*><p>(.*?)</p></td>", built)]
+    assert len(code.findall(built)) == 1
     assert cells == [cell.replace("<", "&lt;").replace(">", "&gt;") for row in ROWS for cell in row[1:]]
 
 
@@ -133,3 +140,13 @@ def test_several_levels_are_words_too(monkeypatch):
 def test_an_interval_far_from_one_is_written_in_powers_of_ten(monkeypatch):
     frame = pd.DataFrame({"left": [Interval(5.9e-41, 5.1e-41, 6.8e-41)]})
     assert "5.9×10⁻⁴¹ (5.1×10⁻⁴¹ to 6.8×10⁻⁴¹)" in shown(monkeypatch, frame, "", "tab-a", decimals=".1e")["text/plain"]
+
+
+def test_a_p_value_is_never_zero(monkeypatch):
+    frame = pd.DataFrame({"p": [1e-5, 1e-4, 0.0, 0.5]})
+    found = shown(monkeypatch, frame, "", "tab-a", decimals={"p": ".4p"})["text/html"]
+    assert re.findall(r">([^<>]*)</td>", found) == ["&lt; 0.0001", "0.0001", "&lt; 0.0001", "0.5000"]
+
+
+def test_every_encoding_has_words():
+    assert set(tables.ENCODINGS) == set(ENCODINGS)

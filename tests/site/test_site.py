@@ -59,6 +59,26 @@ SHRUNK = """() => [...document.querySelectorAll("article figure svg.drawn")].map
     drawing.getBoundingClientRect().width / parseFloat(drawing.style.getPropertyValue("--natural")))"""
 """How large the drawings are, as shares of the size that they were drawn in."""
 
+SMALL = """() => {
+    const size = of => parseFloat(getComputedStyle(of).fontSize);
+    const read = size(document.querySelector("article p"));
+    const scale = part => { const { a, b } = part.getScreenCTM(); return Math.hypot(a, b); };
+    return [...document.querySelectorAll("article figure svg.drawn text")]
+        .filter(part => part.textContent.trim() && size(part) * scale(part) < 0.8 * read - 0.05)
+        .map(part => part.textContent);
+}"""
+"""Words of drawings whose letters are smaller than four fifths of those of the text."""
+
+CUT = """() => {
+    const folded = [...document.querySelectorAll("article details:not([open])")];
+    folded.forEach(part => part.open = true);
+    const cut = [...document.querySelectorAll("article pre")].filter(part => part.scrollWidth > part.clientWidth);
+    const lines = cut.map(part => part.textContent.split("\\n").sort((a, b) => b.length - a.length)[0]);
+    folded.forEach(part => part.open = false);
+    return lines;
+}"""
+"""The longest line of each block of code, or of what a program said, that is wider than its box, folded or not."""
+
 BEYOND = """() => [...document.querySelectorAll("article *")].filter(part => {
     if (part.closest("pre, table, mjx-container, svg, figure, .visually-hidden, dialog")) return false;
     const box = part.getBoundingClientRect();
@@ -112,6 +132,8 @@ def visited(browser, html) -> Callable[[str], dict]:
             "fonts": tab.evaluate(ICONS),
             "unresolved": "problematic" in tab.content(),
             "shrunk": tab.evaluate(SHRUNK),
+            "small": tab.evaluate(SMALL),
+            "cut": tab.evaluate(CUT),
             "weight": sum(len(gzip.compress(file.read_bytes())) for file in set(loaded) if file.is_file()),
         }
         dress(tab, "dark", 390)
@@ -156,6 +178,16 @@ def test_a_phone_reaches_all_of_a_page(visited, page):
 @pytest.mark.parametrize("page", PAGES)
 def test_no_figure_is_shrunk_below_four_fifths(visited, page):
     assert min(visited(page)["shrunk"] + visited(page)["shrunk on a phone"], default=1) > 0.79
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_words_of_figures_can_be_read_beside_the_text(visited, page):
+    assert visited(page)["small"] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_line_of_code_is_wider_than_its_box(visited, page):
+    assert visited(page)["cut"] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
