@@ -15,7 +15,7 @@ export HQNN_DATA := $(shell case "$$HQNN_DATA" in ([/~]*) ;; (*) printf %s "$$PW
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint pdf release run lab chapters numbers results bench bench-circuits bench-experiment bench-sweep peers lock clean
+.PHONY: help setup book test lint pdf version release run lab chapters numbers results bench bench-circuits bench-experiment bench-sweep peers lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -46,6 +46,9 @@ book: $(READY)  ## render the book from the executed chapters
 pdf: book  ## print the whole book into one PDF, with Chromium
 	$(BIN)/python tools/pdf.py _build/html _build/book.pdf
 	@echo "The book is printed: file://$(abspath _build/book.pdf)"
+
+version: $(READY)  ## give what is unreleased a version, everywhere: make version NEW=1.2.3
+	$(BIN)/python tools/release.py --version '$(value NEW)'
 
 release: $(READY)  ## make what a release publishes, in dist/, if all versions agree
 	$(BIN)/python tools/release.py --check
