@@ -50,6 +50,7 @@ pdf: book  ## print the whole book into one PDF, with Chromium
 version: $(READY)  ## give what is unreleased a version, everywhere: make version NEW=1.2.3
 	$(BIN)/python tools/release.py --version '$(value NEW)'
 
+release: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
 release: $(READY)  ## make what a release publishes, in dist/, if all versions agree
 	$(BIN)/python tools/release.py --check
 	$(MAKE) pdf

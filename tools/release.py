@@ -124,7 +124,7 @@ def of_git(version: str) -> list[str]:
 def pack(folder: Path, archive: Path) -> None:
     """A folder as it stands, the same bytes from the same files, whenever they were made."""
     with ZipFile(archive, "w", ZIP_DEFLATED) as packed:
-        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.name != ".buildinfo"):  # names paths
             entry = ZipInfo(f"{archive.stem}/{file.relative_to(folder).as_posix()}")  # of 1980, where zip's time begins
             entry.compress_type = ZIP_DEFLATED
             entry.external_attr = 0o644 << 16

@@ -2,7 +2,7 @@
 
 A chapter records its own run: `check_parameters` calls `begin` with the parameters that are in force, and every `glue` belongs
 to that run. So whatever executes a notebook (`hqnn run`, papermill, nbclient, JupyterLab), what is on record is what was
-computed. In Jupyter the results of a cell are a small table below it; the rendered book quotes them in its sentences:
+computed. In Jupyter the results of a cell are a small table below it; the rendered book quotes them in its sentences::
 
     The angle is 0.80<!--=theta:.2f--> radians.
 

@@ -1,6 +1,6 @@
 """What many runs found, in one table: tidy, with one row a run and result, or wide, with one row a run.
 
-Columns are the run's name, chapter and status (finished, failed or waiting), its parameters, and of each result
+Columns are the run's name, chapter and status (finished, failed or waiting), its parameters, and of each result::
 
     of_dataset   the data set that its name has in it, if any
     quantity     its name without the data set

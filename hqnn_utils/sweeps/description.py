@@ -1,4 +1,4 @@
-"""A sweep: many runs of one chapter, over a grid, a list or a random sample of its parameters, and over seeds.
+"""A sweep: many runs of one chapter, over a grid, a list or a random sample of its parameters, and over seeds::
 
     chapter = "quantum_entanglement"
     seeds = 5                                      # of the chapter's own `seed`, or `first_seed` and `seeds`

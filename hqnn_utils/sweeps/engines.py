@@ -1,4 +1,4 @@
-"""Executes a sweep: by processes of this machine, or by any `concurrent.futures.Executor`, which may be a cluster's.
+"""Executes a sweep: by processes of this machine, or by any `concurrent.futures.Executor`, which may be a cluster's::
 
     engines.run(Sweep.read(Path("depth.toml")))                                       # this machine
     engines.run(sweep, Slurm(partition="all"))                                        # sweeps.slurm

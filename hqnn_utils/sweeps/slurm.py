@@ -1,4 +1,4 @@
-"""A cluster with SLURM as an `Executor`, by submitit; needs the extra `[cluster]`.
+"""A cluster with SLURM as an `Executor`, by submitit; needs the extra `[cluster]`::
 
     engines.run(sweep, Slurm(partition="all", time=60, mem="8G"))
 
