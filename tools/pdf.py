@@ -65,6 +65,14 @@ def article(html: Path, page: str, pages: list[str], level: int) -> Tag:
     return found
 
 
+def edition() -> str:
+    """Which version this is."""
+    about = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    if "\n## Unreleased\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"):
+        return f"Work in progress, after version {about['version']}"
+    return f"Version {about['version']}, {about['date-released']}"
+
+
 def single_page(html: Path, parts: dict[str, list[str]]) -> str:
     """Title, contents and articles."""
     head = [tag for tag in read(html, TOC["root"]).head(["link", "script"]) if any(name in str(tag) for name in NEEDED)]
@@ -79,11 +87,7 @@ def single_page(html: Path, parts: dict[str, list[str]]) -> str:
         contents += f"<li>{caption}<ul>{''.join(lines)}</ul></li>" if caption else "".join(lines)
         articles += "".join([f'<h1 class="part">{caption}</h1>' if caption else "", *map(str, found)])
     about = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    if "\n## Unreleased\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"):
-        edition = f"Work in progress, after version {about['version']}"
-    else:
-        edition = f"Version {about['version']}, {about['date-released']}"
-    return PAGE.format(head="".join(map(str, head)), contents=contents, articles=articles, edition=edition, **about)
+    return PAGE.format(head="".join(map(str, head)), contents=contents, articles=articles, edition=edition(), **about)
 
 
 def begins(printed: bytes) -> dict[str, int]:

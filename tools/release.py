@@ -24,7 +24,7 @@ REQUIRED = {"title", "upload_type", "description", "creators", "access_right", "
 KNOWN = REQUIRED | {"version", "keywords", "notes", "related_identifiers", "references", "language"}
 UNRELEASED = "## Unreleased"
 BY_HAND = """
-All of version {0} is in dist/. Look at it: open the PDF, and index.html in the archive of the site.
+All of version {0} is in dist/. Look at it: open the PDF, the EPUB, and index.html in the archive of the site.
 What follows is done by hand, and can't be undone:
   1. git tag v{0} && git push origin HEAD v{0}
          The tag starts the workflow that publishes the pages.
@@ -132,11 +132,12 @@ def pack(folder: Path, archive: Path) -> None:
 
 
 def build(version: str, dist: Path) -> None:
-    """The wheel with its chapters, the pages, the PDF and the source, with their checksums."""
+    """The wheel with its chapters, the pages, the PDF, the EPUB and the source, with their checksums."""
     shutil.rmtree(dist, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist], cwd=ROOT, check=True)
     pack(ROOT / "_build" / "html", dist / f"hqnn-book-{version}-site.zip")
-    shutil.copy(ROOT / "_build" / "book.pdf", dist / f"hqnn-book-{version}.pdf")
+    for kind in ("pdf", "epub"):
+        shutil.copy(ROOT / "_build" / f"book.{kind}", dist / f"hqnn-book-{version}.{kind}")
     source = dist / f"hqnn-book-{version}-source.tar.gz"
     git("archive", "--format=tar.gz", f"--prefix=hqnn-book-{version}/", f"--output={source}", "HEAD")
     sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted(dist.iterdir())]
