@@ -104,7 +104,7 @@ def renumber(root: Path, new: str, day: str) -> None:
 
 def git(*words: str) -> str:
     """What git answers about this checkout."""
-    return subprocess.run(["git", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return subprocess.run(["git", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.rstrip()
 
 
 def of_git(version: str) -> list[str]:
