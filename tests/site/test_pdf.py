@@ -209,3 +209,11 @@ def test_the_number_of_an_equation_stands_beside_it_in_an_answer_too(html, offli
     formula, number = equation.locator("mjx-container").bounding_box(), equation.locator(".eqno").bounding_box()
     assert number["x"] >= formula["x"] + formula["width"]
     assert formula["y"] < number["y"] + number["height"] / 2 < formula["y"] + formula["height"]
+
+
+def test_names_in_tables_are_not_broken_on_paper(html, offline):
+    tab, _, _ = open_page(offline, html, "book/evidence/controls")
+    tab.set_viewport_size({"width": 643, "height": 900})  # the width of a sheet's text
+    tab.emulate_media(media="print")
+    lines = tab.locator("article td code").evaluate_all("all => all.map(each => each.getClientRects().length)")
+    assert len(lines) > 5 and set(lines) == {1}
