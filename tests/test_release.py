@@ -150,13 +150,13 @@ def test_a_release_is_made_of_a_commit_and_has_a_tag_of_its_own(checkout, monkey
 
 def test_the_same_pages_make_the_same_archive_in_one_folder(tmp_path):
     for name in ("one", "two"):
-        (tmp_path / name / "sub").mkdir(parents=True)
-        for file in ("sub/b.html", "a.html")[:: 1 if name == "one" else -1]:
+        (tmp_path / name / "a").mkdir(parents=True)
+        for file in ("a/b.html", "z.html")[:: 1 if name == "one" else -1]:
             (tmp_path / name / file).write_text(file)
         (tmp_path / "to" / name).mkdir(parents=True)
         release.pack(tmp_path / name, tmp_path / "to" / name / "site.zip")
-    os.utime(tmp_path / "two" / "a.html", (1e9, 1e9))
+    os.utime(tmp_path / "two" / "z.html", (1e9, 1e9))
     release.pack(tmp_path / "two", tmp_path / "to" / "two" / "site.zip")
     one, two = ((tmp_path / "to" / name / "site.zip").read_bytes() for name in ("one", "two"))
     assert one == two
-    assert ZipFile(tmp_path / "to" / "one" / "site.zip").namelist() == ["site/a.html", "site/sub/b.html"]
+    assert ZipFile(tmp_path / "to" / "one" / "site.zip").namelist() == ["site/a/b.html", "site/z.html"]
