@@ -15,7 +15,7 @@ export HQNN_DATA := $(shell case "$$HQNN_DATA" in ([/~]*) ;; (*) printf %s "$$PW
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint pdf release run lab chapters numbers results bench bench-circuits bench-experiment bench-sweep peers lock clean
+.PHONY: help setup book test lint pdf epub version release run lab chapters numbers results bench bench-circuits bench-experiment bench-sweep peers lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -47,9 +47,17 @@ pdf: book  ## print the whole book into one PDF, with Chromium
 	$(BIN)/python tools/pdf.py _build/html _build/book.pdf
 	@echo "The book is printed: file://$(abspath _build/book.pdf)"
 
+epub: book  ## the whole book for e-readers, with formulas as MathML
+	$(BIN)/python tools/epub.py _build/html _build/book.epub
+	@echo "The book is packed: file://$(abspath _build/book.epub)"
+
+version: $(READY)  ## give what is unreleased a version, everywhere: make version NEW=1.2.3
+	$(BIN)/python tools/release.py --version '$(value NEW)'
+
+release: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
 release: $(READY)  ## make what a release publishes, in dist/, if all versions agree
 	$(BIN)/python tools/release.py --check
-	$(MAKE) pdf
+	$(MAKE) pdf epub
 	$(BIN)/python tools/release.py
 
 # Two workers on two cores: a second thread in each would only wait for the other. In the order of the files: by the number of

@@ -46,6 +46,7 @@ def add_box(app: Sphinx, pagename: str, templatename: str, context: dict, doctre
         notebook=context["pathto"](f"_sources/{pagename}.ipynb", 1),
         archive=context["pathto"](ARCHIVE, 1),
         datasets=context["pathto"]("book/guide/datasets"),
+        changelog=context["pathto"]("book/guide/changelog"),
         launches=launches,
         duration=duration,
     )

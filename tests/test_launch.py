@@ -206,4 +206,5 @@ def test_the_workflow_that_publishes_tells_the_build_where_the_pages_will_stand(
     (asked,) = [step for step in job["steps"] if "configure-pages" in step.get("uses", "")]
     (build,) = [step for step in job["steps"] if step.get("run", "") == "make book"]
     assert build["env"] == {"BOOK_ADDRESS": f"${{{{ steps.{asked['id']}.outputs.base_url }}}}"}
+    assert any("tools/release.py --check" in step.get("run", "") for step in job["steps"][: job["steps"].index(build)])
     assert job["steps"].index(asked) < job["steps"].index(build) and job["permissions"]["pages"] == "read"

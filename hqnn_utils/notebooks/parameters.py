@@ -1,6 +1,6 @@
 """The parameters that a chapter declares, and what they allow.
 
-A chapter is a notebook with one cell tagged `parameters`, whose lines read ::
+A chapter is a notebook with one cell tagged `parameters`, whose lines read::
 
     epochs: int = 3  # passes over the training images, in [1, 1000]
 

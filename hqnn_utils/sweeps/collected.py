@@ -1,6 +1,6 @@
 """What many runs found, in one table: tidy, with one row a run and result, or wide, with one row a run.
 
-Columns are the run's name, chapter and status (finished, failed or waiting), its parameters, and of each result ::
+Columns are the run's name, chapter and status (finished, failed or waiting), its parameters, and of each result::
 
     of_dataset   the data set that its name has in it, if any
     quantity     its name without the data set
@@ -16,7 +16,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -184,9 +183,9 @@ def write(table: pd.DataFrame, output: Path) -> None:
 def committed(name: str) -> pd.DataFrame:
     """A table of `data/results/`, as chapters read it.
 
-    A sweep takes hours, and a reader's cell seconds, so the table is committed. It says for which package and data it was
-    made, and is refused where these are others. One of another code is read, and `of_other_code` finds it; a chapter shows by
-    `anew` that some of its runs still give the same.
+    A sweep takes hours, and a reader's cell seconds, so the table is committed. It says for which data it was made, and is
+    refused where these are others. One of another code or version is read, or a release would shut the chapters that read
+    it; `of_other_code` finds it, and a chapter shows by `anew` that some of its runs still give the same.
 
     Args:
         name: of the table, e.g. `"depth"` for `data/results/depth.csv`, which `data/sweeps/depth.toml` describes. It has one
@@ -195,13 +194,11 @@ def committed(name: str) -> pd.DataFrame:
     Raises:
         ChapterError: there is none, or it does not fit; names the command that renews it.
     """
-    path, here = files.place("data/results") / f"{name}.csv", version("hqnn-utils")
+    path = files.place("data/results") / f"{name}.csv"
     renewing = "`make results` in a checkout of the book renews it"
     if not path.is_file():
         raise ChapterError(f"there is no table {path}: {renewing}")
     table = _read(path)
-    if others := {str(old) for old in table["hqnn-utils"]} - {here}:
-        raise ChapterError(f"the table {name} is of version {', '.join(others)} of the package, this is {here}: {renewing}")
     runs = table.drop_duplicates("run").drop(columns=["wall_time_s", "date", "error"]).astype(object)
     for row in runs.where(runs.notna(), "").to_dict("records"):
         words = {column: str(value).split(", ") for column, value in row.items()}

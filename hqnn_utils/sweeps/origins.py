@@ -1,7 +1,8 @@
 """What a run depends on: its chapter, its parameters, the package and the data; by it a run is named.
 
-Two runs of one name are the same run. A version number would miss code that was edited in a checkout, so the package counts
-by what its modules say. Comments, line breaks and prose change no number, and change no name.
+Two runs of one name are the same run. The package counts by what its modules say and not by its version, which misses code
+that was edited in a checkout, and which a release changes where no code is. Comments, line breaks and prose change no
+number, and change no name.
 """
 
 import ast
@@ -9,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def name(chapter: str, in_force: Mapping[str, object]) -> str:
         chapter: the checksum of its code, by `code`.
         in_force: every parameter of the chapter, with the value of this run.
     """
-    return _digest([chapter, dict(in_force), version("hqnn-utils"), package(), data(in_force)])
+    return _digest([chapter, dict(in_force), package(), data(in_force)])
 
 
 def code(chapter: Path) -> str:

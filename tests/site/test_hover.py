@@ -1,5 +1,7 @@
 """What a link leads to can be looked at where it stands, by mouse, by keys and by a tap; terms and references are links."""
 
+import hashlib
+import json
 import re
 from pathlib import Path
 from urllib.parse import urljoin
@@ -255,3 +257,17 @@ def test_the_changelog_of_the_book_is_that_of_the_repository(html):
     article = " ".join(read(html, "book/guide/changelog").find("article").get_text().split())
     for heading in re.findall(r"^## (.*)", (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8"), re.M):
         assert heading.replace("[", "").replace("]", "") in article
+
+
+def test_a_script_of_previews_is_named_by_what_it_says_and_its_page_asks_for_it(html):
+    """So that the same sources are the same files, and a browser never shows an old one."""
+    scripts = list((html / "_static" / "tippy").rglob("*.js"))
+    assert len(scripts) >= len(PAGES)
+    for script in scripts:
+        page, checksum, _ = script.name.split(".")
+        assert checksum == hashlib.sha256(script.read_bytes()).hexdigest()[:16]
+        place = script.relative_to(html / "_static" / "tippy").with_name(page)
+        assert f"_static/tippy/{place}.{checksum}.js" in (html / f"{place}.html").read_text(encoding="utf-8")
+        if said := re.match(r"selector_to_html = (\{.*\})\n", script.read_text(encoding="utf-8")):
+            here = [link for link in json.loads(said[1]) if link.startswith('a[href="#')]
+            assert here == sorted(here), "in one order, whatever the process"

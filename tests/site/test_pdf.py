@@ -2,15 +2,19 @@
 
 import io
 import re
+from collections.abc import Callable
+from functools import cache
 
 import pdf
 import pytest
 from bs4 import BeautifulSoup
 from pages import open_page
-from pypdf import PageObject, PdfReader
+from pypdf import PdfReader
 
 PAGES = [page for files in pdf.PARTS.values() for page in files]
-READ = ["book/foundations/parameter_shift", "book/evidence/claims"]  # word by word, which would take minutes for all
+# Word by word, which would take minutes for all. In some of these a head or a check stood on another sheet than its own.
+READ = [f"book/{page}" for page in ("foundations/parameter_shift", "experiments/barren_plateaus", "evidence/claims")]
+READ += [f"book/guide/{page}" for page in ("sweeps", "api/evidence", "api/notebooks")]
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +22,24 @@ def book(browser, html, tmp_path_factory) -> PdfReader:
     path = tmp_path_factory.mktemp("printed") / "book.pdf"
     pdf.make(browser, html, path)
     return PdfReader(path)
+
+
+@pytest.fixture(scope="module")
+def sheets(book) -> Callable[[str], dict[int, str]]:
+    """What stands on the sheets of paper that a page of the book fills, by their numbers, which they tell at their feet."""
+
+    @cache
+    def read(page: str) -> dict[int, str]:
+        starts = [book.get_destination_page_number(book.named_destinations[f"/{other}"]) for other in PAGES] + [
+            len(book.pages)
+        ]
+        place = PAGES.index(page)
+        numbers = range(starts[place] + 1, starts[place + 1] + 1)
+        found = {number: book.pages[number - 1].extract_text().split(None, 1) for number in numbers}
+        assert [foot for foot, _ in found.values()] == [str(number) for number in numbers]
+        return {number: text for number, (_, text) in found.items()}
+
+    return read
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +68,6 @@ def fonts(book: PdfReader) -> dict[int, dict]:
     return {font.idnum: font.get_object() for font in found}
 
 
-def sheets(book: PdfReader, articles: dict, page: str) -> list[PageObject]:
-    """The sheets of paper that a page of the book fills."""
-    starts = [book.get_destination_page_number(book.named_destinations[f"/{other}"]) for other in PAGES] + [len(book.pages)]
-    place = PAGES.index(page)
-    return book.pages[starts[place] : starts[place + 1]]
-
-
 def test_every_heading_is_a_bookmark_below_its_part(book, articles):
     wanted = [(0, "Contents")]
     for part, files in pdf.PARTS.items():
@@ -65,6 +80,32 @@ def test_every_heading_is_a_bookmark_below_its_part(book, articles):
     assert [entry for k, entry in enumerate(found) if k not in formulas] == [
         w for k, w in enumerate(wanted) if k not in formulas
     ]
+
+
+def test_the_contents_say_on_which_sheet_every_page_begins(book, articles):
+    said = [squeezed(sheet.extract_text()) for sheet in book.pages[1:3]]
+    for page in PAGES:
+        sheet = book.get_destination_page_number(book.named_destinations[f"/{page}"]) + 1
+        line = rf"{re.escape(title(articles[page].h1))}{sheet}(?!\d)"
+        assert any(re.search(line, words) for words in said), page
+
+
+def test_no_heading_ends_a_sheet(book):
+    """Below it is room for a line at least. The foot of a sheet is 24 mm."""
+    assert min(entry.top for _, entry in bookmarks(book.outline)) > 24 / 25.4 * 72 + 36
+
+
+@pytest.mark.parametrize("page", READ)
+def test_what_belongs_together_stands_on_one_sheet(sheets, page):
+    for number, text in sheets(page).items():
+        assert not re.search(r"(Parameters|Returns|Return type|Raises|Type):\s*$", text), f"a head ends sheet {number}"
+        assert not text.startswith("Nothing here yet"), f"sheet {number} begins with the check of an answer that is on another"
+
+
+@pytest.mark.parametrize("page", READ)
+def test_nothing_is_printed_that_one_clicks(sheets, page):
+    for number, text in sheets(page).items():
+        assert not re.search(r"Show code|Hide code|\[source\]$|Copy to clipboard|▶|▸", text, re.MULTILINE), number
 
 
 def test_it_is_tagged_for_screen_readers_and_says_its_language_and_title(book):
@@ -109,15 +150,11 @@ def test_links_lead_somewhere_in_the_file_or_to_the_web(book):
 
 
 @pytest.mark.parametrize("page", READ)
-def test_code_stands_whole_on_a_numbered_sheet_and_formulas_are_set(book, articles, page):
-    first = book.get_destination_page_number(book.named_destinations[f"/{page}"]) + 1
-    texts = [sheet.extract_text() for sheet in sheets(book, articles, page)]
-    for number, text in enumerate(texts, first):
-        assert text.split()[0] == str(number)
-        assert not re.search(r"\\(frac|ket|theta|begin)\b", text)
-    whole = [squeezed(text) for text in texts]
-    for box in articles[page].select("div.cell_input pre"):
-        if not box.find_parent("details"):
+def test_code_stands_whole_on_a_sheet_and_formulas_are_set(articles, sheets, page):
+    assert not [number for number, text in sheets(page).items() if re.search(r"\\(frac|ket|theta|begin)\b", text)]
+    whole = [squeezed(text) for text in sheets(page).values()]
+    for box in articles[page].select("div.cell_input pre, div[class*=highlight-] pre"):
+        if not box.find_parent("details", class_=["hide", "about"]):
             assert any(squeezed(box.get_text()) in text for text in whole), box.get_text()
 
 
@@ -135,3 +172,48 @@ def test_drawings_keep_their_parts_on_the_one_page(html):
     page = pdf.single_page(html, {"": ["book/foundations/pqc", "book/evidence/multiverse"]})
     used = set(re.findall(r'<use[^>]* href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
     assert used and used <= set(re.findall(r' id="([^"]+)"', page))
+
+
+def test_the_same_pages_make_the_same_file_at_the_time_that_a_release_names(browser, html, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    for name in ("one", "two"):
+        pdf.make(browser, html, tmp_path / name, {"": ["book/guide/status", "book/guide/accessibility"]})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert PdfReader(tmp_path / "one").metadata.creation_date.isoformat() == "2001-09-09T01:46:40+00:00"
+
+
+@pytest.mark.parametrize(
+    ("top", "said"),
+    [("Unreleased", "Work in progress, after version 1.2.3"), ("1.2.3 – 2001-09-09", "Version 1.2.3, 2001-09-09")],
+)
+def test_the_cover_says_which_version_it_is(html, tmp_path, monkeypatch, top, said):
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## {top}\n\n- A thing.\n", encoding="utf-8")
+    cited = (pdf.ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    cited = re.sub(
+        "^version: .*",
+        "version: 1.2.3",
+        re.sub("^date-released: .*", "date-released: 2001-09-09", cited, flags=re.M),
+        flags=re.M,
+    )
+    (tmp_path / "CITATION.cff").write_text(cited, encoding="utf-8")
+    monkeypatch.setattr(pdf, "ROOT", tmp_path)
+    assert f"<p>{said}</p></section>" in pdf.single_page(html, {"": ["book/guide/accessibility"]})
+
+
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_the_number_of_an_equation_stands_beside_it_in_an_answer_too(html, offline, media):
+    tab, _, _ = open_page(offline, html, "book/foundations/entanglement")
+    tab.emulate_media(media=media)
+    tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    equation = tab.locator("details.question div.math:has(.eqno)").first
+    formula, number = equation.locator("mjx-container").bounding_box(), equation.locator(".eqno").bounding_box()
+    assert number["x"] >= formula["x"] + formula["width"]
+    assert formula["y"] < number["y"] + number["height"] / 2 < formula["y"] + formula["height"]
+
+
+def test_names_in_tables_are_not_broken_on_paper(html, offline):
+    tab, _, _ = open_page(offline, html, "book/evidence/controls")
+    tab.set_viewport_size({"width": 643, "height": 900})  # the width of a sheet's text
+    tab.emulate_media(media="print")
+    lines = tab.locator("article td code").evaluate_all("all => all.map(each => each.getClientRects().length)")
+    assert len(lines) > 5 and set(lines) == {1}

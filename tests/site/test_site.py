@@ -273,3 +273,10 @@ def test_the_status_page_lists_every_chapter(html):
     text = (html / "book" / "guide" / "status.html").read_text(encoding="utf-8")
     for page in CHAPTERS:
         assert f"<p>{Path(page).name}</p>" in text
+
+
+def test_the_packages_pages_say_of_a_field_what_we_say_and_show_examples_as_code(html):
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (html / "book/guide/api").glob("*.html")}
+    assert len(pages) > 5 and not [page for page, text in pages.items() if "Alias for field number" in text]
+    assert 'id="hqnn_utils.evidence.printed.Printed.counts"' in pages["evidence"], "a field with a docstring"
+    assert not [page for page, text in pages.items() if "<blockquote>" in text.split("<article", 1)[1]], "code read as prose"

@@ -88,6 +88,14 @@ def test_a_chapters_notebook_and_the_books_source_are_had_from_the_page(html, pa
     assert archive.resolve() == html / source_archive.NAME
 
 
+@each_chapter
+def test_a_chapter_leads_to_all_changes(html, page):
+    """Below those that name it, or a sentence that none does."""
+    (link,) = re.findall(r'</dd>\n<dd><a href="([^"]+)">All changes', box(html, page))
+    assert ((html / page).parent / link).resolve() == html / "book/guide/changelog.html"
+    assert re.search(r"<dt>Changed(</dt>\n<dd>Never| since| in )", box(html, page))
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_line_leaves_the_answer_where_it_was_and_folds_out_by_keyboard(html, offline, width):
     tab, _, _ = open_page(offline, html, "book/evidence/multiverse")

@@ -162,9 +162,6 @@ def test_a_name_depends_on_code_parameters_package_and_data(chapter, tmp_path, m
     first = name(chapter)
     assert len(first) == 16 and int(first, 16) and first == name(chapter, depth=2)  # the default, said aloud
     assert first != name(chapter, depth=3)
-    monkeypatch.setattr(origins, "version", lambda package: "9.9")
-    assert first != name(chapter)
-    monkeypatch.undo()
     monkeypatch.setattr(origins, "package", lambda: "edited")
     assert first != name(chapter)
     monkeypatch.undo()
