@@ -87,7 +87,8 @@ BEYOND = """() => [...document.querySelectorAll("article *")].filter(part => {
 """Parts of the article that the window's edge cuts off; what scrolls within itself is looked at by its own frame."""
 
 PLAINER = """() => {
-    for (const code of document.querySelectorAll(".highlight pre, .sig-param, .sig-return")) code.textContent = code.textContent;
+    const code = document.querySelectorAll(".highlight pre, .sig-param, .sig-return");
+    for (const part of code) part.textContent = part.textContent;
     for (const inside of document.querySelectorAll("mjx-container > *, svg.drawn > *")) inside.remove();
 }"""
 """A page whose code, formulas and drawings are one element each, so that axe does not look at each of their thousand parts."""
