@@ -113,7 +113,7 @@ class Ready(NamedTuple):
                 angles = self.sources.angles(x, weights)
                 shared_arrays, inputs = len(angles.shared_arrays), [angles.shared, angles.data]
                 inputs += [*angles.shared_arrays, *angles.data_arrays]
-            found = _Small.apply(self, shared_arrays, *inputs)
+            found = _ByHand.apply(self, shared_arrays, *inputs)
         return found if found.shape[0] == x.shape[0] else found.expand(x.shape[0], -1)
 
     def measured(self, angles: CircuitAngles) -> Tensor:
@@ -132,7 +132,7 @@ def _is_watched() -> bool:
     )
 
 
-class _Small(torch.autograd.Function):
+class _ByHand(torch.autograd.Function):
     """What is measured of a small batch. Of derivatives of the first one, torch takes care."""
 
     @staticmethod

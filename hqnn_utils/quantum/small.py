@@ -60,11 +60,17 @@ def _all_features(steps: Steps) -> Iterator[tuple[Features, bool]]:
     yield from ((step.features, step.of_data) for step in steps.steps if isinstance(step, Phases))
 
 
-def small(steps: Steps, readout: Readout, sources: Sources) -> "Small | None":
-    """The steps for small batches; none for a circuit that is never small, is given matrices, or is read more than once."""
+def small_of(steps: Steps, readout: Readout, sources: Sources) -> "Small | None":
+    """The steps for small batches.
+
+    None for a circuit that is never small, is given matrices, or is read more than once; nor for a single product of real
+    numbers, which torch does as fast.
+    """
+    parts = [part for group in steps.groups for part in group]
+    is_short = sum(part.parts for part in parts) <= 1 and not any(part.is_complex for part in parts) and len(steps.steps) <= 1
     is_read_at_once = readout.squared is None and readout.turns == [None] and readout.outcomes[0].left is None
     is_given = any(isinstance(step, Apply) for step in steps.steps)
-    if is_given or not is_read_at_once or len(readout.outcomes[0].right) > LARGEST:
+    if is_short or is_given or not is_read_at_once or len(readout.outcomes[0].right) > LARGEST:
         return None
     n_angles = sources.shared.n_angles, sources.data.n_angles
     sizes = ((n_angles[data], _count(one, n_angles[data]) * len(one.phases)) for one, data in _all_features(steps))
@@ -105,10 +111,10 @@ class Small:
     def run(self, inputs: Sequence[ndarray], n_shared: int) -> tuple[ndarray, Callable[[ndarray, Sequence[bool]], Grads]]:
         """What is measured; and from its gradient those of the inputs, as far as they are needed."""
         if self.of_angles:
-            run = Run(self, placed(inputs, n_shared))
+            run = Pass(self, placed(inputs, n_shared))
         else:
             angles, sources_back = self._drawn(*inputs)
-            run = Run(self, angles)
+            run = Pass(self, angles)
         psi, backs = run.begin()
         for step in self.steps.steps:
             psi, back = act(step, psi, run)
@@ -185,8 +191,8 @@ def _polynomials(
     return np.hstack([own, variables @ of.linear + of.constant + (left * right) @ of.products]), back
 
 
-class Run:
-    """One run: the angles' sines, all matrices of blocks, and what comes back to them."""
+class Pass:
+    """One pass: the angles' sines, all matrices of blocks, and what comes back to them."""
 
     grads: list[ndarray]
     needed: tuple[bool, bool]
@@ -263,7 +269,7 @@ def _rows(entries: ndarray, part: Any) -> ndarray:
     return entries.reshape(*part.tables.shape[:-2], -1, part.tables.shape[-1])
 
 
-def _matrices(part: Any, run: Run) -> ndarray:
+def _matrices(part: Any, run: Pass) -> ndarray:
     """Of all parts and blocks, `(parts, blocks, size, size)`."""
     found = part.tables
     if part.features is not None:
@@ -276,13 +282,13 @@ def _matrices(part: Any, run: Run) -> ndarray:
 
 
 @singledispatch
-def begin(first: Any, run: Run) -> tuple[ndarray, Back]:
+def begin(first: Any, run: Pass) -> tuple[ndarray, Back]:
     """The state of some qubits, and the way back."""
     raise TypeError(first)
 
 
 @begin.register(Prepared)
-def _(first: Any, run: Run) -> tuple[ndarray, Back]:
+def _(first: Any, run: Pass) -> tuple[ndarray, Back]:
     if first.features is None:
         return _numbers(first.table, first.is_complex), lambda grad: None
     found = run.take(first.features)
@@ -295,7 +301,7 @@ def _(first: Any, run: Run) -> tuple[ndarray, Back]:
 
 
 @begin.register(Begun)
-def _(first: Any, run: Run) -> tuple[ndarray, Back]:
+def _(first: Any, run: Pass) -> tuple[ndarray, Back]:
     given: Any = run.angles.array(first.output, first.of_data)
     require_norms(np.linalg.norm(given, axis=-1))
 
@@ -322,7 +328,7 @@ def _product(a: ndarray, back_of_a: Back, b: ndarray, back_of_b: Back) -> tuple[
 
 
 @singledispatch
-def act(step: Any, psi: ndarray, run: Run) -> tuple[ndarray, Back]:
+def act(step: Any, psi: ndarray, run: Pass) -> tuple[ndarray, Back]:
     """States after a step, and the way back."""
     raise TypeError(step)
 
@@ -344,7 +350,7 @@ def _moved_back(grad: ndarray, move: Move) -> ndarray:
 
 
 @act.register(Block)
-def _(step: Any, psi: ndarray, run: Run) -> tuple[ndarray, Back]:
+def _(step: Any, psi: ndarray, run: Pass) -> tuple[ndarray, Back]:
     rows = _moved(psi, step.move, step.size)
     shape = rows.shape
     before = [rows.reshape(-1, step.size)]
@@ -366,7 +372,7 @@ def _(step: Any, psi: ndarray, run: Run) -> tuple[ndarray, Back]:
 
 
 @act.register(Phases)
-def _(step: Any, psi: ndarray, run: Run) -> tuple[ndarray, Back]:
+def _(step: Any, psi: ndarray, run: Pass) -> tuple[ndarray, Back]:
     phases = _numbers(run.take(step.features), True)
     size = phases.shape[-1]
     shape = {None: (len(psi), size), 0: (len(psi), size, -1), 1: (len(psi), -1, size)}[step.half]
@@ -385,7 +391,7 @@ def _(step: Any, psi: ndarray, run: Run) -> tuple[ndarray, Back]:
 
 
 @act.register(Exchange)
-def _(step: Any, psi: ndarray, run: Run) -> tuple[ndarray, Back]:
+def _(step: Any, psi: ndarray, run: Pass) -> tuple[ndarray, Back]:
     made = psi.take(step.order, -1)
 
     def back(grad: ndarray) -> ndarray:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hqnn_utils.quantum import programs, small
-from hqnn_utils.quantum.layers import CircuitLayer, QuantumLayer
+from hqnn_utils.quantum.layers import CircuitLayer
 
 
 def wide(x, w):
@@ -115,10 +115,10 @@ def test_many_gradients_come_back_at_once(circuit):
 
 
 def test_weights_that_were_changed_meanwhile_are_refused_as_by_torch():
-    layer = QuantumLayer(3, 1)
-    total = layer(torch.rand(2, 3)).sum()
+    layer = layer_of(polynomial)
+    total = layer(numbers(2, 8)).sum()
     with torch.no_grad():
-        layer.theta.add_(1)
+        layer.w.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         total.backward()
 
