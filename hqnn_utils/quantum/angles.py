@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
 
 # Compilers take these objects as constants, and cannot guard what a type checker at run time wraps around their methods.
 
@@ -60,6 +61,8 @@ class Pool(NamedTuple):
     """All arguments → all other angles, then all other matrices and states."""
     n_others: int
     """How many of these are angles."""
+    of_rows: GraphModule | None = None
+    """The others of all rows at once, if that is known."""
 
     def drawn(
         self, own: Tensor, variables: Tensor, arguments: Sequence[Tensor], run: Callable[[GraphModule], Sequence[Tensor]]
@@ -70,7 +73,7 @@ class Pool(NamedTuple):
         if self.polynomials is not None:
             angles.append(self.polynomials.of(variables))
         if self.others is not None:
-            found = list(run(self.others.to(own.device)))
+            found = list(run(self.others if own.device.type == "cpu" else self.others.to(own.device)))
             if self.n_others:
                 angles.append(torch.stack(found[: self.n_others], dim=-1).to(own.dtype))
             arrays += found[self.n_others :]
@@ -110,9 +113,15 @@ class Sources(NamedTuple):
         shared, shared_arrays = self.shared.drawn(v, v, arguments, lambda graph: graph(*arguments))
         if _is_plain(self.data):
             return CircuitAngles(shared, x, shared_arrays)
-        everything = torch.cat([x, v.expand(*x.shape[:-1], -1)], dim=-1)
+        everything = x if self.data.polynomials is None else torch.cat([x, v.expand(*x.shape[:-1], -1)], dim=-1)
         rows = 0, *[None] * len(weights)
-        data, data_arrays = self.data.drawn(x, everything, arguments, lambda graph: torch.vmap(graph, rows)(*arguments))
+
+        def computed(graph: GraphModule) -> Sequence[Tensor]:
+            if self.data.of_rows is not None and len(x) > 1 and x.device.type == "cpu":
+                return self.data.of_rows(*arguments)
+            return torch.vmap(graph, rows)(*arguments)
+
+        data, data_arrays = self.data.drawn(x, everything, arguments, computed)
         return CircuitAngles(shared, data, shared_arrays, data_arrays)
 
 
@@ -178,6 +187,23 @@ def _only(graph: GraphModule, outputs: list[int]) -> GraphModule:
     return GraphModule(graph, chosen)
 
 
+def _of_rows(graph: GraphModule, arguments: list[Tensor]) -> GraphModule | None:
+    """The graph of any number of rows, at least two, without the price of `torch.vmap`; none if torch cannot tell it."""
+    x, *weights = arguments
+    mapped = torch.vmap(graph, (0, *[None] * len(weights)))
+
+    def some(rows: int) -> list[Tensor]:
+        return [x + torch.arange(float(rows)).unsqueeze(-1), *weights]
+
+    try:
+        found = make_fx(mapped, tracing_mode="symbolic")(*some(3))
+        for rows in (2, 5):
+            torch.testing.assert_close(found(*some(rows)), mapped(*some(rows)), equal_nan=True)
+    except Exception:  # whatever an operation lacks
+        return None
+    return found
+
+
 class Analysis:
     """A graph from a row of the input and all weights to angles, matrices and states, taken apart.
 
@@ -236,12 +262,14 @@ class Analysis:
         self.places |= {i: starts[moved[i][0]] + int(moved[i][1]) for i in angles if i in moved}
         self.places |= {i: n_own + place for place, i in enumerate(polynomials + others)}
         self.places |= {i: place for place, i in enumerate(arrays)}
+        graph = _only(self.graph, others + computed) if others + computed else None
         return Pool(
             n_own + len(polynomials + others),
             self._polynomials(polynomials, variables, sizes) if polynomials else None,
             tuple(moved[i] for i in arrays if i in moved),
-            _only(self.graph, others + computed) if others + computed else None,
+            graph,
             len(others),
+            _of_rows(graph, self.arguments) if graph is not None and of_data else None,
         )
 
     def _polynomials(self, outputs: list[int], variables: list[int], sizes: list[int]) -> Polynomials:

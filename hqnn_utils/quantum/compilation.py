@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from hqnn_utils.quantum.angles import Sources, converted
 from hqnn_utils.quantum.programs import Program, Ready, require_memory
 from hqnn_utils.quantum.readout import Readout, readout_of
+from hqnn_utils.quantum.small import small_of
 from hqnn_utils.quantum.steps import Steps
 from hqnn_utils.quantum.tracing import Definition, trace
 from hqnn_utils.quantum.verification import verify
@@ -97,7 +98,9 @@ def ready(key: str, n_inputs: int, dtype: torch.dtype, device: torch.device) -> 
     _require_memory_of(made.traced.n_qubits)
     readout = readout_of(made.measured, made.plan, dtype, device)
     steps, kept = made.plan.tensors(dtype, device), made.plan.kept + readout.kept
-    return Ready(made, converted(made.traced.sources, dtype, device), steps, readout, kept)
+    drawn = converted(made.traced.sources, dtype, device)
+    quick = small_of(steps, readout, drawn) if device.type == "cpu" else None
+    return Ready(made, drawn, steps, readout, kept, quick)
 
 
 @constant

@@ -37,10 +37,13 @@ LEAST_WIRES = 4
 """And at least so many: the gradient of a smaller matrix is a sum that float32 products get wrong in the fifth place."""
 
 TABLE_ANGLES = 8
-"""Up to so many angles are in one table …"""
+"""Up to so many angles are in one table; where there are more …"""
+
+PART_ANGLES = 6
+"""… there are so many in each of several tables, which are far smaller …"""
 
 TABLE_ENTRIES = 2**16
-"""… as long as it has no more entries than this; measured in benchmarks/."""
+"""… as long as one has no more entries than this; measured in benchmarks/."""
 
 
 # Gates, and in which order they may act
@@ -151,7 +154,7 @@ def _narrow(gate: Gate, width: int) -> list[Gate]:
 def _parts(gates: Sequence[Gate], wires: Sequence[int]) -> list[Part]:
     """A block's gates in parts of few angles, about as many in each."""
     number, entries = _n_angles(gates), 4 ** len(wires)
-    most = max(m for m in range(1, TABLE_ANGLES + 1) if m == 1 or 2**m * entries <= TABLE_ENTRIES)
+    most = max(m for m in range(1, PART_ANGLES + 1) if m == 1 or 2**m * entries <= TABLE_ENTRIES)
     pieces = ceil(number / most) if number > TABLE_ANGLES else 1
     ends = [number * (piece + 1) // pieces for piece in range(pieces)]
     parts: list[list[Gate]] = [[] for _ in ends]

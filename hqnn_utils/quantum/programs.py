@@ -11,10 +11,13 @@ import torch
 from pennylane.measurements import MeasurementProcess, StateMP
 from torch import Tensor
 from torch._C import _functorch
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from hqnn_utils.quantum.angles import CircuitAngles, Sources
 from hqnn_utils.quantum.fusion import Plan
 from hqnn_utils.quantum.readout import Measured, Readout
+from hqnn_utils.quantum.small import LARGEST, Small, placed
 from hqnn_utils.quantum.steps import Steps
 from hqnn_utils.quantum.tracing import Fixed, Gate, Given, Noise, Refused, Rotation, Traced
 
@@ -75,6 +78,8 @@ class Ready(NamedTuple):
     readout: Readout
     kept: int
     """How many numbers are kept for the backward pass, for each amplitude of each row."""
+    small: Small | None = None
+    """The same for small batches, on the CPU."""
 
     def states(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """Final states, `(rows, 2**n)` or `(1, 2**n)`, as the plan leaves them.
@@ -82,17 +87,85 @@ class Ready(NamedTuple):
         Raises:
             MemoryError: before the allocation, if the states that the backward pass keeps cannot fit.
         """
+        return self.steps.states(self.angles(x, weights))
+
+    def angles(self, x: Tensor, weights: Sequence[Tensor]) -> CircuitAngles:
+        """The angles, if there is memory for the states."""
         angles = self.sources.angles(x, weights)
         if not torch.compiler.is_compiling():  # which allocates nothing yet
-            rows = x.shape[0] * max(mapped(angles.shared), mapped(angles.data))
-            require_memory(self.program.traced.n_qubits, rows, self.kept * x.element_size(), x.device, self.program.plan.own)
-        return self.steps.states(angles)
+            self.require_memory(x, x.shape[0] * max(mapped(angles.shared), mapped(angles.data)))
+        return angles
+
+    def require_memory(self, x: Tensor, rows: int) -> None:
+        """Refuse what does not fit."""
+        require_memory(self.program.traced.n_qubits, rows, self.kept * x.element_size(), x.device, self.program.plan.own)
 
     def outputs(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """Exactly what is measured: `(rows, n_outputs)`, or the states, `(rows, 2**n)`, qubit 0 leftmost."""
-        psi = self.states(x, weights)
-        found = _natural(psi, self.program.plan.layout) if self.program.of_states else self.readout.exactly(psi)
+        if self.program.of_states:
+            found = _natural(self.states(x, weights), self.program.plan.layout)
+        elif _is_watched() or self.small is None or not 0 < x.shape[0] << self.program.traced.n_qubits <= LARGEST:
+            found = self.measured(self.angles(x, weights))
+        else:
+            self.require_memory(x, x.shape[0])
+            shared_arrays, inputs = 0, [x, *weights]
+            if self.small.of_angles:
+                angles = self.sources.angles(x, weights)
+                shared_arrays, inputs = len(angles.shared_arrays), [angles.shared, angles.data]
+                inputs += [*angles.shared_arrays, *angles.data_arrays]
+            found = _ByHand.apply(self, shared_arrays, *inputs)
         return found if found.shape[0] == x.shape[0] else found.expand(x.shape[0], -1)
+
+    def measured(self, angles: CircuitAngles) -> Tensor:
+        """What is measured, `(rows, n_outputs)` or `(1, n_outputs)`."""
+        return self.readout.exactly(self.steps.states(angles))
+
+
+def _is_watched() -> bool:
+    """Whether more is wanted of torch than values and first derivatives: a transform, a compiler or a tracer is at work."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or is_in_torch_dispatch_mode()
+        or forward_ad._current_level >= 0
+    )
+
+
+class _ByHand(torch.autograd.Function):
+    """What is measured of a small batch. Of derivatives of the first one, torch takes care."""
+
+    @staticmethod
+    def forward(ctx: Any, ready: Any, n_shared: int, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs)
+        ctx.ready, ctx.n_shared = ready, n_shared
+        with np.errstate(invalid="ignore"):  # NaN makes NaN
+            found, ctx.back = ready.small.run([one.numpy() for one in inputs], n_shared)
+        return torch.from_numpy(found)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        ready, inputs, needed = ctx.ready, ctx.saved_tensors, ctx.needs_input_grad[2:]
+        again = torch.is_grad_enabled()  # for a derivative of this one
+        if again or _is_watched() or _functorch.is_legacy_batchedtensor(grad):
+            of_angles = ready.small.of_angles
+            with torch.enable_grad():
+                inputs = [one.view_as(one) for one in inputs]  # apart, where one is made of another
+                wanted = [one for one, need in zip(inputs, needed, strict=True) if need]
+                angles = placed(inputs, ctx.n_shared) if of_angles else ready.sources.angles(inputs[0], inputs[1:])
+                value = ready.measured(angles)
+            found = iter(torch.autograd.grad(value, wanted, grad, create_graph=again, allow_unused=True))
+            return None, None, *(next(found) if need else None for need in needed)
+        # What was kept is given up, as torch does it; who retains the graph and comes again has it computed again.
+        with np.errstate(invalid="ignore"):
+            back, ctx.back = ctx.back or ready.small.run([one.numpy() for one in inputs], ctx.n_shared)[1], None
+            grads = back(grad.numpy(), needed)
+        each = zip(grads, inputs, needed, strict=True)
+        return None, None, *(_tensor(one, like) if need and one is not None else None for one, like, need in each)
+
+
+def _tensor(grad: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(grad.reshape(like.shape))
 
 
 def _natural(psi: Tensor, layout: Sequence[int]) -> Tensor:

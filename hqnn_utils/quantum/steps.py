@@ -258,6 +258,12 @@ class Prepared(NamedTuple):
         return found if self.table is None else _numbers(found @ self.table, self.is_complex)
 
 
+def require_norms(norms: Any) -> None:
+    """Refuse states, by their norms."""
+    if not (abs(norms - 1) < 1e-3).all():
+        raise ValueError(f"a state must have norm 1, got {norms.max():.6g}: give normalize=True to its embedding")
+
+
 @no_type_check
 class Begun(NamedTuple):
     """Some qubits in a state that is given."""
@@ -268,9 +274,8 @@ class Begun(NamedTuple):
     def begin(self, angles: CircuitAngles) -> Tensor:
         """The state of these qubits, `(rows, 2**k)` or `(1, 2**k)`."""
         given = angles.array(self.output, self.of_data)
-        norms = torch.linalg.vector_norm(given.detach(), dim=-1)
-        if not torch.compiler.is_compiling() and not ((norms - 1).abs() < 1e-3).all():
-            raise ValueError(f"a state must have norm 1, got {norms.max():.6g}: give normalize=True to its embedding")
+        if not torch.compiler.is_compiling():
+            require_norms(torch.linalg.vector_norm(given.detach(), dim=-1))
         return given.reshape(-1, given.shape[-1])
 
 

@@ -1,4 +1,4 @@
-"""Executes a sweep: by processes of this machine, or by any `concurrent.futures.Executor`, which may be a cluster's::
+"""Executes a sweep: by processes of this machine, or by any `concurrent.futures.Executor`, which may be a cluster's.
 
 On this machine, on a cluster with SLURM (`sweeps.slurm`), and where Dask runs: on Kubernetes, or in a cloud::
 

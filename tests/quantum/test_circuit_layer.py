@@ -327,6 +327,12 @@ def test_a_qnode_with_shots_is_sampled(device):
     assert not torch.equal(layer(x), layer(x))
 
 
+@pytest.mark.parametrize("shots", [[10, 20], (10, 10), [(10, 3)]])
+def test_several_numbers_of_shots_are_refused_in_a_sentence(shots):
+    with pytest.raises(ValueError, match=r"several numbers of shots, .* gives several results: give it one"):
+        CircuitLayer.from_qnode(qml.set_shots(qnode_by_dots(qml.device("default.qubit", wires=2)), shots), NODE_SHAPES)
+
+
 @pytest.mark.parametrize("method", ["best", "backprop", "parameter-shift"])
 def test_a_qnode_on_another_device_keeps_it(method):
     device = qml.device("default.mixed", wires=2)
