@@ -50,13 +50,26 @@ class Polynomials(NamedTuple):
 
 
 @no_type_check
+class Moved(NamedTuple):
+    """A matrix or a state that is numbers of one argument as they are, or all of them divided by their norm."""
+
+    argument: int
+    places: Tensor
+    """Which of its numbers, in the shape of the matrix or state."""
+    is_unit: bool
+
+    def of(self, flat: Tensor) -> Tensor:
+        """`(…, numbers)` of the argument."""
+        return (flat / torch.linalg.vector_norm(flat, dim=-1, keepdim=True) if self.is_unit else flat)[..., self.places]
+
+
+@no_type_check
 class Pool(NamedTuple):
     """Angles: variables as they are, then polynomials in variables, then all others. And matrices and states."""
 
     n_angles: int
     polynomials: Polynomials | None
-    moved: tuple[tuple[int, Tensor], ...]
-    """Matrices and states that are numbers of one argument as they are: which argument, and which of its numbers, in shape."""
+    moved: tuple[Moved, ...]
     others: GraphModule | None
     """All arguments → all other angles, then all other matrices and states."""
     n_others: int
@@ -69,7 +82,7 @@ class Pool(NamedTuple):
     ) -> tuple[Tensor, list[Tensor]]:
         """All angles, of which the first are `own`; matrices and states."""
         angles = [own]
-        arrays = [arguments[a].reshape(*own.shape[:-1], -1)[..., places] for a, places in self.moved]
+        arrays = [one.of(arguments[one.argument].reshape(*own.shape[:-1], -1)) for one in self.moved]
         if self.polynomials is not None:
             angles.append(self.polynomials.of(variables))
         if self.others is not None:
@@ -219,7 +232,7 @@ class Analysis:
         nodes, self.known = _followed(graph)
         self.unused = [i for i, node in enumerate(nodes) if not node.users]
         self.moved = self._moved()
-        inputs = [{moved[0]} if moved else known.inputs for known, moved in zip(self.known, self.moved, strict=True)]
+        inputs = [{moved.argument} if moved else known.inputs for known, moved in zip(self.known, self.moved, strict=True)]
         self.is_constant, self.of_data = [not known.degree for known in self.known], [0 in some for some in inputs]
         of_polynomials = [inputs[i] for i, known in enumerate(self.known) if is_angle[i] and known.degree <= 2]
         self.flat = sorted(set().union(*of_polynomials) - {0})
@@ -228,8 +241,8 @@ class Analysis:
         is_plain = self.flat == [1] and _is_plain(shared) and _is_plain(data)
         self.sources = Sources(shared, data, tuple(i - 1 for i in self.flat), is_plain)
 
-    def _moved(self) -> list[tuple[int, Tensor] | None]:
-        """Of each result the argument whose numbers it is, and which of them, if it is these as they are.
+    def _moved(self) -> list[Moved | None]:
+        """Of each result the argument whose numbers it is, if it is these as they are, or all of them divided by their norm.
 
         Numbers that are only moved tell, by their value, where they came from. One that does not change sign is a constant.
         """
@@ -238,14 +251,28 @@ class Analysis:
             torch.arange(start, end, dtype=torch.float64).view(argument.shape) + 1
             for start, end, argument in zip(ends[:-1], ends[1:], self.arguments, strict=True)
         ]
-        found: list[tuple[int, Tensor] | None] = []
+        found: list[Moved | None] = []
         for known, a, b in zip(self.known, self.graph(*numbers), self.graph(*(-part for part in numbers)), strict=True):
-            found.append(None)
+            found.append(self._unit(len(found), a, numbers))
             if known.is_moved and not a.is_complex() and a.numel() and bool((a == -b).all() and (a != 0).all()):
                 argument = int(np.searchsorted(ends, int(a.min()) - 1, side="right")) - 1
                 if a.max() <= ends[argument + 1]:
-                    found[-1] = argument, a.long() - 1 - int(ends[argument])
+                    found[-1] = Moved(argument, a.long() - 1 - int(ends[argument]), False)
         return found
+
+    def _unit(self, i: int, a: Tensor, numbers: list[Tensor]) -> Moved | None:
+        """The same of all numbers of one argument divided by their norm, as two points tell."""
+        if self.is_angle[i] or a.is_complex() or a.ndim != 1 or len(self.known[i].inputs) != 1:
+            return None
+        (argument,) = self.known[i].inputs
+        first = numbers[argument].flatten()
+        places = (a * first.norm() - first[0]).round().long()
+        if sorted(places.tolist()) != list(range(len(first))):
+            return None
+        found = Moved(argument, places, True)
+        others = [torch.cos(part) for part in numbers]
+        values = [(a, first), (self.graph(*others)[i], others[argument].flatten())]
+        return found if all(torch.allclose(value, found.of(flat), 1e-12, 1e-12) for value, flat in values) else None
 
     def _pool(self, variables: list[int], *, of_data: bool) -> Pool:
         """The results that depend on the input, or that do not; the variables are some arguments, flat."""
@@ -259,7 +286,7 @@ class Analysis:
         sizes = [self.arguments[a].numel() for a in variables]
         starts = dict(zip(variables, np.cumsum([0, *sizes]).tolist(), strict=False))
         n_own = self.arguments[0].numel() if of_data else sum(sizes)
-        self.places |= {i: starts[moved[i][0]] + int(moved[i][1]) for i in angles if i in moved}
+        self.places |= {i: starts[moved[i].argument] + int(moved[i].places) for i in angles if i in moved}
         self.places |= {i: n_own + place for place, i in enumerate(polynomials + others)}
         self.places |= {i: place for place, i in enumerate(arrays)}
         graph = _only(self.graph, others + computed) if others + computed else None

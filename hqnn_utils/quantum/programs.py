@@ -139,7 +139,7 @@ class _ByHand(torch.autograd.Function):
     def forward(ctx: Any, ready: Any, n_shared: int, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(*inputs)
         ctx.ready, ctx.n_shared = ready, n_shared
-        with np.errstate(invalid="ignore"):  # NaN makes NaN
+        with np.errstate(invalid="ignore", divide="ignore"):  # NaN makes NaN
             found, ctx.back = ready.small.run([one.numpy() for one in inputs], n_shared)
         return torch.from_numpy(found)
 
@@ -157,7 +157,7 @@ class _ByHand(torch.autograd.Function):
             found = iter(torch.autograd.grad(value, wanted, grad, create_graph=again, allow_unused=True))
             return None, None, *(next(found) if need else None for need in needed)
         # What was kept is given up, as torch does it; who retains the graph and comes again has it computed again.
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):
             back, ctx.back = ctx.back or ready.small.run([one.numpy() for one in inputs], ctx.n_shared)[1], None
             grads = back(grad.numpy(), needed)
         each = zip(grads, inputs, needed, strict=True)

@@ -88,7 +88,7 @@ class Small:
         self.steps, self.right, self.sources = _arrays((steps, readout.outcomes[0].right, sources))
         self.dtype, self.right_of_parts = np.dtype(str(readout.dtype).removeprefix("torch.")), self.right.repeat(2, axis=0)
         pools = self.sources.shared, self.sources.data
-        self.of_angles = any(pool.moved or pool.others is not None for pool in pools)
+        self.of_angles = any(pool.others is not None or not all(one.is_unit for one in pool.moved) for pool in pools)
         self.polynomials = [pool.polynomials and _spread(pool.polynomials, self.dtype) for pool in pools]
         wide: list[list[ndarray]] = [[np.zeros((pool.n_angles + 1, 0), self.dtype)] for pool in pools]
         self.columns: dict[int, tuple[bool, slice]] = {}
@@ -132,20 +132,23 @@ class Small:
                 grad = back(grad)
             found = run.angle_grads()
             if not self.of_angles:
-                return sources_back(*found)
+                of_shared, of_data = found
+                return sources_back(of_shared, of_data, run.arrays)
             return [*found, *(run.arrays.get((i - n_shared * (i >= n_shared), i >= n_shared)) for i in range(len(inputs) - 2))]
 
         return (parts * parts @ right).astype(self.dtype, copy=False), back_of_all
 
-    def _drawn(self, x: ndarray, *weights: ndarray) -> tuple[CircuitAngles, Callable[[Any, Any], Grads]]:
-        """Angles of the input and of weights, and the way back."""
+    def _drawn(self, x: ndarray, *weights: ndarray) -> tuple[CircuitAngles, Callable[[Any, Any, Any], Grads]]:
+        """Angles and states of the input and of weights, and the way back."""
+        pools = self.sources.shared, self.sources.data
+        given = [[(one, _unit(one, (x, *weights)[one.argument])) for one in pool.moved] for pool in pools]
         flat = [weights[i].reshape(1, -1) for i in self.sources.flat]
         v = flat[0] if len(flat) == 1 else np.hstack([np.zeros((1, 0), x.dtype), *flat])
         shared, shared_back = _polynomials(self.polynomials[False], v, v)
         everything = x if self.polynomials[True] is None else np.hstack([x, v.repeat(len(x), axis=0)])
         data, data_back = _polynomials(self.polynomials[True], x, everything)
 
-        def back(of_shared: ndarray | None, of_data: ndarray | None) -> Grads:
+        def back(of_shared: ndarray | None, of_data: ndarray | None, of_arrays: dict[tuple[int, bool], ndarray]) -> Grads:
             found: Grads = [None] * (1 + len(weights))
             if of_data is not None:
                 found[0], of_all = data_back(of_data)
@@ -159,9 +162,28 @@ class Small:
                 for i in self.sources.flat:
                     found[1 + i] = of_v[:, place : place + weights[i].size]
                     place += weights[i].size
+            for (output, is_of_data), grad in of_arrays.items():
+                one, (_, unit_back) = given[is_of_data][output]
+                before = found[one.argument]
+                made = unit_back(grad)
+                found[one.argument] = made if before is None else before + made.reshape(before.shape)
             return found
 
-        return placed([shared, data], 0), back
+        shared_states, data_states = ([unit for _, (unit, _) in some] for some in given)
+        return placed([shared, data, *shared_states, *data_states], len(shared_states)), back
+
+
+def _unit(of: Any, argument: ndarray) -> tuple[ndarray, Back]:
+    """Rows of the input, or all of a weight, divided by their norm; from its gradient theirs."""
+    flat = argument.reshape(-1 if of.argument else len(argument), len(of.places))
+    norms = np.sqrt((flat * flat).sum(-1, keepdims=True))
+    unit, order = flat / norms, np.argsort(of.places)
+
+    def back(grad: ndarray) -> ndarray:
+        grad = grad[:, order]
+        return (grad - unit * (unit * grad).sum(-1, keepdims=True)) / norms
+
+    return unit[:, of.places], back
 
 
 def placed(inputs: Sequence[Any], n_shared: int) -> CircuitAngles:

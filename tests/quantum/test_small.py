@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hqnn_utils.quantum import programs, small
+from hqnn_utils.quantum.compilation import program
 from hqnn_utils.quantum.layers import CircuitLayer
 
 
@@ -43,7 +44,14 @@ def polynomial(x, w):
         qml.CNOT([i, (i + 1) % 3])
 
 
-CIRCUITS = {wide: 8, prepared: 4, turned: 3, polynomial: 3}
+def learned(x, w):
+    """A state of the weights, in another order, and the data behind it."""
+    qml.AmplitudeEmbedding(torch.roll(w.reshape(-1), 3), wires=[2, 0, 3, 1], normalize=True)
+    qml.AngleEmbedding(x[..., :4], wires=range(4), rotation="X")
+    qml.StronglyEntanglingLayers(w[:, :4, None] * torch.ones(3), wires=range(4))
+
+
+CIRCUITS = {learned: 4, wide: 8, prepared: 4, turned: 3, polynomial: 3}
 
 
 def numbers(*shape: int) -> Tensor:
@@ -78,6 +86,23 @@ def test_values_and_gradients_are_those_of_torch(circuit, rows, wanted, monkeypa
     monkeypatch.setattr(programs, "LARGEST", 0)
     torch.testing.assert_close(found, of(layer, x, *wanted))
     assert len(ran) == 1
+
+
+def halved(x, w):
+    """Half of the input as a state, of which the norm is that of all."""
+    qml.StatePrep(x[..., :4] / torch.linalg.vector_norm(x[..., :4], dim=-1, keepdim=True), wires=range(2))
+    qml.RX(w[0, 0], 0)
+
+
+@pytest.mark.parametrize(("circuit", "has_graph"), [(prepared, False), (learned, False), (turned, True), (halved, True)])
+def test_only_what_is_no_whole_argument_divided_by_its_norm_goes_through_a_graph(circuit, has_graph):
+    layer = CircuitLayer(circuit, CIRCUITS.get(circuit, 2), {"w": (2, 8)})
+    assert program(layer.key, 8).has_functions == has_graph
+
+
+def test_a_row_of_zeros_is_no_state():
+    with pytest.raises(ValueError, match="a state must have norm 1, got nan"):
+        layer_of(prepared)(torch.zeros(2, 8, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("circuit", CIRCUITS)
