@@ -162,15 +162,13 @@ class CircuitLayer(nn.Module):
     def _draw(self, init_method: Initial) -> None:
         for name, shape in self.definition.shapes:
             method = init_method[name] if isinstance(init_method, Mapping) else init_method
-            if isinstance(method, Tensor):
-                if tuple(method.shape) != shape:
-                    raise ValueError(
-                        f"the tensor for the weight {name!r} has the shape {tuple(method.shape)}, expected {shape}"
-                    )
-                value = method
-            else:
-                value = torch.empty(shape)
-                (method or partial(nn.init.uniform_, b=2 * pi))(value)
+            value = method if isinstance(method, Tensor) else torch.empty(shape)
+            if not isinstance(method, Tensor):
+                found = (method or partial(nn.init.uniform_, b=2 * pi))(value)
+                value = value if found is None else found  # a function may fill its argument, or return a tensor of its own
+            if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+                got = f"one of the shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+                raise ValueError(f"the weight {name!r} must start as a tensor of the shape {shape}, got {got}")
             self.register_parameter(name, nn.Parameter(value))
 
     @property

@@ -259,7 +259,10 @@ def seen(op: Operator, wires: Sequence[Any]) -> Iterator[Seen]:
         elif isinstance(part, qml.StatePrep):
             yield Seen(Start, _places(part.wires, wires), part, part.state_vector().reshape(-1))
         else:
-            matrix = part.data[0] if isinstance(part, qml.QubitUnitary) else part.matrix()
+            try:
+                matrix = part.data[0] if isinstance(part, qml.QubitUnitary) else part.matrix()
+            except TypeError as error:  # of a gate of anyone's, whose matrix NumPy computes
+                raise Refused(f"{part.name} has no matrix of torch's numbers ({error}): compute it with qml.math") from None
             number = matrix.shape[:-2].numel()
             if number != 1:
                 raise Refused(f"{part.name} has {number} matrices: give every gate one for a row of the input")

@@ -143,6 +143,9 @@ def test_layers_of_several_widths_are_compiled_whole_in_one_process():
     [
         (None, lambda w: w.min() >= 0 and 4 < w.max() < 2 * np.pi),
         (nn.init.ones_, lambda w: (w == 1).all()),
+        (torch.ones_like, lambda w: (w == 1).all()),  # a tensor of its own, which the one that it is given does not see
+        (lambda w: None if w.fill_(2).any() else w, lambda w: (w == 2).all()),
+        ({"w": lambda w: torch.full(w.shape, 0.5)}, lambda w: (w == 0.5).all()),
         (partial(nn.init.normal_, std=1e-3), lambda w: 0 < w.abs().max() < 0.1),
         ({"w": nn.init.zeros_}, lambda w: (w == 0).all()),
         ({"w": torch.arange(60.0).reshape(20, 3)}, lambda w: w[1, 2] == 5),
@@ -153,9 +156,17 @@ def test_weights_start_as_init_method_says(init_method, check):
     assert layer.w.shape == (20, 3) and check(layer.w)
 
 
-def test_a_tensor_of_another_shape_is_refused_as_a_start():
-    with pytest.raises(ValueError, match=re.escape("the tensor for the weight 'w' has the shape (2,), expected (3,)")):
-        CircuitLayer(circuit, 3, SHAPES, init_method={"w": torch.zeros(2), "v": nn.init.zeros_})
+@pytest.mark.parametrize(
+    ("start", "got"),
+    [
+        (torch.zeros(2), "one of the shape (2,)"),
+        (lambda w: torch.zeros(1), "one of the shape (1,)"),
+        (lambda w: [0.0] * len(w), "[0.0, 0.0, 0.0]"),
+    ],
+)
+def test_a_start_of_another_shape_is_refused(start, got):
+    with pytest.raises(ValueError, match=re.escape(f"the weight 'w' must start as a tensor of the shape (3,), got {got}")):
+        CircuitLayer(circuit, 3, SHAPES, init_method={"w": start, "v": nn.init.zeros_})
 
 
 def test_a_start_that_is_missing_is_told_by_its_name():

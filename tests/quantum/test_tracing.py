@@ -471,6 +471,22 @@ class WrongGenerator(qml.operation.Operation):
         return qml.RX.compute_matrix(angle)
 
 
+class OfNumPy(qml.operation.Operation):
+    """A gate whose matrix NumPy computes."""
+
+    num_params, num_wires, name = 1, 1, "OfNumPy"
+
+    @staticmethod
+    def compute_matrix(angle):
+        return np.diag([1, 1]) if np.all(angle == 0) else qml.RX.compute_matrix(angle)
+
+
+def test_a_gate_whose_matrix_is_numpys_is_refused_with_a_way_on():
+    layer = CircuitLayer(lambda x, w: OfNumPy(w, wires=0), 1, {"w": ()})
+    with pytest.raises(Refused, match=r"(?s)OfNumPy has no matrix of torch's numbers .*: compute it with qml.math"):
+        layer(torch.rand(1, 1))
+
+
 @pytest.mark.parametrize("n_qubits", [1, 14])
 def test_a_gate_whose_generator_is_not_that_of_its_matrix_is_refused(n_qubits):
     layer = CircuitLayer(lambda x, w: WrongGenerator(w, wires=0), n_qubits, {"w": ()})
