@@ -33,7 +33,7 @@ from hqnn_utils.quantum.steps import (
 )
 
 LARGEST = 2**12
-"""Amplitudes of all rows; measured in benchmarks/."""
+"""Amplitudes of all rows. Where there are more, arithmetic counts for more than the price of a call."""
 
 MOST_FREQUENCIES = 2**20
 """Numbers in the frequencies of all features: where there are more, most are zeros."""
